@@ -1,0 +1,1 @@
+"""`mayfly bench`: the promises with figures, measured on the machine at hand."""

@@ -1,0 +1,1 @@
+"""What sandboxes start from: Firecracker, guest kernel, root file systems, emulated-host image; made and stored."""

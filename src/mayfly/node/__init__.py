@@ -1,0 +1,1 @@
+"""The service of one machine: admission, the pipeline of an execution, and its record."""

@@ -1,0 +1,1 @@
+"""Templates, their clones, and the clones that wait ready for the next execution."""

@@ -1,0 +1,137 @@
+"""Calls: into the program's own functions, into what the table knows, or into the unknown."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+from mayfly.scan.facts import UNKNOWN, Value
+from mayfly.scan.python.expressions import EXPRESSIONS, attribute, evaluate
+from mayfly.scan.python.refs import ClassRef, FileRef, FunctionRef
+from mayfly.scan.python.site import Site
+from mayfly.scan.values import MAX_ELEMENTS, taints_of
+
+if TYPE_CHECKING:
+    from mayfly.scan.python.walk import Walk
+
+__all__ = ["call", "perform"]
+
+_WATCHED = frozenset({
+    "ctypes", "cffi", "mmap", "pty", "fcntl", "resource", "signal", "winreg", "win32api", "pynput", "keyboard", "mouse",
+    "pyautogui", "pyperclip", "PIL", "mss", "cv2", "sounddevice", "pyaudio", "scapy", "pcapy", "nmap", "socket", "sys",
+    "threading", "multiprocessing", "gc", "inspect", "platform", "getpass", "pwd", "grp", "psutil", "cryptography",
+    "Crypto", "Cryptodome", "nacl", "pip", "ensurepip", "site", "crontab", "atexit", "faulthandler", "dis", "code",
+    "codeop", "os", "uuid", "netifaces", "nltk", "torch", "spwd", "paramiko", "smtplib", "random", "time", "shutil",
+    "concurrent", "itertools", "numpy", "np", "logging", "pyshark", "sklearn", "setproctitle", "prctl",
+    "docker", "warnings",
+})  # fmt: skip
+
+
+def call(walk: Walk, node: ast.Call) -> Value:
+    """Evaluate a call: its parts first, then what it does."""
+    receiver, name, called, kinds = UNKNOWN, "", node.func, EXPRESSIONS
+    if isinstance(called, ast.Attribute):
+        name = called.attr
+        receiver = kinds[called.value.__class__](walk, called.value)
+        function = attribute(walk, receiver, name, called)
+    else:
+        function = kinds[called.__class__](walk, called)
+    args: list[Value] = []
+    for arg in node.args:
+        if isinstance(arg, ast.Starred):
+            value = evaluate(walk, arg.value)
+            args += (value.elements or (Value(taints=value.taints),))[:MAX_ELEMENTS]
+        else:
+            args.append(kinds[arg.__class__](walk, arg))
+    kwargs: dict[str, Value] = {}
+    for keyword in node.keywords:
+        value = evaluate(walk, keyword.value)
+        if keyword.arg is None and value.elements and len(value.keys) == len(value.elements):
+            kwargs.update(zip(value.keys, value.elements, strict=True))
+        else:
+            kwargs[keyword.arg or "**"] = value
+    walk.rec.line, walk.rec.column = node.lineno, node.col_offset + 1
+    if name in ("append", "extend", "insert") and receiver.elements is not None and args:
+        _lengthen(walk, node, receiver, args[-1])
+    return perform(walk, Site(walk, function, receiver, args, kwargs, name))
+
+
+def _lengthen(walk: Walk, node: ast.Call, receiver: Value, value: Value) -> None:
+    """`command.append(x)`: the list that a name stands for gets longer."""
+    if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        more = value.elements or () if node.func.attr == "extend" else (value,)
+        members = ((receiver.elements or ()) + more)[:256]
+        walk.bind(node.func.value, Value(elements=members, taints=receiver.taints | value.taints, keys=receiver.keys))
+
+
+def perform(walk: Walk, site: Site) -> Value:
+    """What a call with known parts does."""
+    function = site.function
+    ref = function.ref
+    if ref is not None:
+        if isinstance(ref, FunctionRef):
+            _pass_on(walk, site)
+            return walk.inline(ref, site.args, site.kwargs)
+        if isinstance(ref, ClassRef):
+            return _construct(walk, site, ref)
+    origin = function.origin
+    if origin.partition(".")[0] in _WATCHED:
+        walk.rec.call(origin, site.args, site.kwargs)
+    handler = walk.table.get(origin)
+    if handler is None and site.method:
+        receiver = site.receiver
+        if (
+            receiver.elements is not None
+            or receiver.consts
+            or origin.startswith(("?.", "open()", "."))
+            or "()" in origin
+        ):
+            handler = walk.methods.get(site.method)
+    if handler is not None:
+        return handler(site)
+    _pass_on(walk, site)
+    taints = site.taints
+    if function.taints:
+        taints |= function.taints
+    made = f"{origin}()" if origin and not origin.startswith("?.") else ""
+    return Value(taints=taints, origin=made[-200:], elements=site.receiver.elements if not made else None)
+
+
+def _construct(walk: Walk, site: Site, cls: ClassRef) -> Value:
+    """An instance of a class of the program: its `__init__` is walked."""
+    instance = Value(ref=ClassRef(cls.node, cls.names, cls.bases, instance=True))
+    start = cls.names.get("__init__")
+    if cls.instance:
+        start = cls.names.get("__call__")
+    if start is not None and isinstance(start.ref, FunctionRef):
+        bound = FunctionRef(start.ref.node, start.ref.scopes, start.ref.defaults, bound=instance)
+        result = walk.inline(bound, site.args, site.kwargs)
+        if cls.instance:
+            return result
+    return instance
+
+
+def _pass_on(walk: Walk, site: Site) -> None:
+    """A function handed to another is called there: `Thread(target=f, args=(x,))`, `map(f, xs)`, `submit(f, x)`."""
+    table = walk.table
+    for value in site.args:
+        if value.ref is not None or value.origin in table:
+            break
+    else:
+        for value in site.kwargs.values():
+            if value.ref is not None or value.origin in table:
+                break
+        else:
+            return
+    rest = site.kwargs.get("args")
+    for number, value in enumerate([*site.args, *(v for k, v in site.kwargs.items() if k not in ("args", "kwargs"))]):
+        function = value.ref
+        known = isinstance(function, FunctionRef) or value.origin in table
+        if not known or isinstance(function, FileRef):
+            continue
+        after = site.args[number + 1 :] if number < len(site.args) else []
+        given = list(rest.elements) if rest is not None and rest.elements else list(after)
+        if site.function.origin == "map":
+            given = [Value(consts=v.consts, taints=taints_of([v]), elements=None) if v.elements is None
+                     else v.elements[0] if v.elements else UNKNOWN for v in given]  # fmt: skip
+        perform(walk, Site(walk, value, UNKNOWN, given, {}, ""))

@@ -1,0 +1,1 @@
+"""Firecracker: its API, its jailer, and the life of one microVM."""

@@ -1,0 +1,95 @@
+"""Every rule flags its example and leaves its near miss alone; the set of rules is in order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mayfly.scan import builtin_policy, parse_policy, scan
+from mayfly.scan.rules import all_rules
+
+DEFAULT = builtin_policy("default")
+EXAMPLES = [(rule, lang, source) for rule in all_rules() for lang, source in rule.examples.items()]
+NEAR_MISSES = [(rule, lang, source) for rule in all_rules() for lang, source in rule.near_misses.items()]
+
+
+def _flagged(source: str, lang: str) -> set[str]:
+    verdict = scan(source.encode(), lang=lang, policy=DEFAULT)  # type: ignore[arg-type]
+    return {finding.rule for finding in verdict.findings}
+
+
+@pytest.mark.parametrize(("rule", "lang", "source"), EXAMPLES, ids=[f"{rule.id}-{lang}" for rule, lang, _ in EXAMPLES])
+def test_a_rule_flags_its_example(rule, lang, source) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    assert rule.id in _flagged(source, lang)
+
+
+@pytest.mark.parametrize(
+    ("rule", "lang", "source"), NEAR_MISSES, ids=[f"{rule.id}-{lang}" for rule, lang, _ in NEAR_MISSES]
+)
+def test_a_rule_leaves_its_near_miss_alone(rule, lang, source) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    assert rule.id not in _flagged(source, lang)
+
+
+def test_ids_are_unique_and_well_formed() -> None:
+    ids = [rule.id for rule in all_rules()]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"MF-[A-Z]{3,4}-\d{3}", name) for name in ids)
+
+
+def test_every_file_in_the_folder_is_one_rule_with_the_files_number() -> None:
+    import mayfly.scan.rules
+
+    folder = Path(mayfly.scan.rules.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == set(mayfly.scan.rules._FILES)
+    named = {"MF-" + "-".join(name.split("_")[:2]).upper() for name in files}
+    assert named == {rule.id for rule in all_rules()}
+
+
+def test_every_rule_explains_itself() -> None:
+    for rule in all_rules():
+        assert rule.title
+        assert rule.rationale
+        assert not rule.title.endswith(".")
+        assert rule.examples or "policy" in rule.title, rule.id
+        assert rule.near_misses, rule.id
+
+
+POLICY = parse_policy(
+    b'name = "ours"\n[imports]\ndeny = ["ctypes"]\n[paths]\ndeny = ["/data/private"]\nallow = ["/etc/motd"]\n'
+    b'[hosts]\ndeny = ["bad.example"]\nallow = ["10.1.2.3"]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("import ctypes.util", "MF-IMP-004"),
+        ("open('/data/private/a.csv')", "MF-FILE-016"),
+        ("import requests\nrequests.get('https://www.bad.example/x')", "MF-NET-013"),
+    ],
+)
+def test_what_the_policy_denies_is_denied(source: str, rule: str) -> None:
+    verdict = scan(source.encode(), lang="python", policy=POLICY)
+    assert verdict.verdict == "deny"
+    assert rule in {finding.rule for finding in verdict.findings}
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["open('/etc/motd', 'w').write('x')", "import urllib.request\nurllib.request.urlopen('http://10.1.2.3/x')"],
+)
+def test_what_the_policy_allows_by_name_is_no_finding(source: str) -> None:
+    assert scan(source.encode(), lang="python", policy=DEFAULT).verdict != "allow"
+    assert scan(source.encode(), lang="python", policy=POLICY).verdict == "allow"
+
+
+def test_a_policy_with_only_takes_named_hosts_and_paths() -> None:
+    policy = parse_policy(
+        b'name = "ours"\n[hosts]\nonly = true\nallow = ["pypi.org"]\n[paths]\nonly = true\nallow = ["/data"]'
+    )
+    assert scan(b"open('/data/x')", lang="python", policy=policy).verdict == "allow"
+    assert scan(b"open('x.csv')", lang="python", policy=policy).verdict == "deny"
+    assert scan(b"curl https://example.com", lang="bash", policy=policy).verdict == "deny"
