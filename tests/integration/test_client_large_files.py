@@ -1,4 +1,5 @@
-"""Large files through the Python client: neither it nor the node holds more of one than a few pieces."""
+"""Much data through the Python client: of a file neither it nor the node holds more than a few pieces, and what a
+program printed stays with neither."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mayfly import Sandbox
+from mayfly import Runner, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ MORE_BYTES = 24 * MIB
 """What each of the two processes may take beside what it had."""
 
 NODE = """
-import sys
+import os, sys
 from pathlib import Path
 import anyio, anyio.to_thread
 from mayfly.testing.service import open_service
@@ -34,6 +35,7 @@ from mayfly.testing.service import open_service
 async def main():
     async with open_service(Path(sys.argv[1])) as service:
         print(service.address, flush=True)
+        os.dup2(2, 1)  # what is logged from here on has no reader
         await anyio.to_thread.run_sync(sys.stdin.read)
 
 anyio.run(main)
@@ -128,3 +130,19 @@ def test_large_files_take_little_memory_on_their_way(node: tuple[int, str], tmp_
     assert _digest(back) == wanted
     large.unlink()
     back.unlink()
+
+
+def test_memory_does_not_grow_with_what_programs_printed(node: tuple[int, str]) -> None:
+    pid, address = node
+    printed = MIB
+    program = f"print('x' * {printed - 1})"
+
+    def round_of(runs: int) -> int:
+        for _ in range(runs):
+            assert len(runner.run(program).stdout) == printed
+        return _of_status(pid, "VmRSS")
+
+    with Runner(node=address) as runner:
+        round_of(24)
+        first = round_of(24)
+        assert round_of(72) < first + 24 * MIB
