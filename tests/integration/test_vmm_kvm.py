@@ -198,13 +198,16 @@ def test_a_vmm_is_in_its_own_control_group_with_limits_and_has_no_network_device
             await machine.boot(bench.source)
             pid = machine.vmm.pid
             assert read_cgroup_pids(bench.options.cgroups, bench.group(machine.id)) == {pid}
-            values = {}
+            machine.weigh(50)
+            values, shares = {}, ("cpu.weight", "cpu.shares")
             for directory in bench.options.cgroups.directories(bench.group(machine.id)):
-                for name in ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.max", "cpu.cfs_quota_us"):
+                for name in ("memory.limit_in_bytes", "memory.max", "pids.max", "cpu.max", "cpu.cfs_quota_us", *shares):
                     if (directory / name).exists():
                         values[name] = int((directory / name).read_text().split()[0])
             assert values.pop("pids.max") <= 64
             quota = values.pop("cpu.max", None) or values.pop("cpu.cfs_quota_us", None)
+            weight = values.pop("cpu.weight", 0) or values.pop("cpu.shares", 0) * 100 // 1024
+            assert weight == (50 if bench.options.cgroups.has_cpu else 0)
             assert quota == (125_000 if bench.options.cgroups.has_cpu else None)
             assert list(values.values()) == [(MEM_MIB + bench.options.vmm_overhead_mib) << 20]
             async with await machine.vmm.api() as api:

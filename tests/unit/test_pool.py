@@ -35,6 +35,7 @@ class _Machine:
     def __init__(self, launcher: _Launcher, spec: MachineSpec, how: str) -> None:
         self.id, self.how, self.greeted = spec.id, how, False
         self.spec, self.io = spec, (spec.io_mbps, spec.io_ops)
+        self.weight = 100
         self.vsock_path = Path("/nowhere")
         self.exited = anyio.Event()
         self._launcher = launcher
@@ -56,6 +57,9 @@ class _Machine:
 
     async def limit_io(self, *, mbps: int, ops: int) -> None:
         self.io = (mbps, ops)
+
+    def weigh(self, percent: int) -> None:
+        self.weight = percent
 
     def last_words(self) -> str:
         return ""
@@ -774,6 +778,31 @@ async def test_a_clone_made_without_quiet_is_warmed_up_when_it_comes(
         await (await pool.launch(_spec())).destroy()
         await _until(lambda: pool.state()["sizes"][0]["warm"] == 1)
         group.cancel_scope.cancel()
+
+
+async def test_warming_up_gives_way_to_machines_that_run_until_it_ends_or_is_claimed(
+    pool: Pool, launcher: _Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warming, go_on = anyio.Event(), anyio.Event()
+    weights: list[int] = []
+
+    async def warm(clone: Clone) -> None:
+        weights.append(launcher.alive[clone.id].weight)
+        warming.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(clone_module, "warm_machine", warm)
+    pool.want(_SIZE)
+    async with anyio.create_task_group() as group:
+        group.start_soon(pool.fill)
+        await warming.wait()
+        claimed = launcher.alive[(await pool.launch(_spec())).id]
+        await _until(lambda: claimed.weight == 100)
+        go_on.set()
+        await _until(lambda: pool.state()["sizes"][0]["warm"] == 1)
+        group.cancel_scope.cancel()
+    assert set(weights) == {10}
+    assert {machine.weight for machine in launcher.alive.values()} == {100}
 
 
 async def test_a_clone_that_cannot_be_warmed_up_is_as_good_as_before(

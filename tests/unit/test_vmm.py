@@ -95,6 +95,21 @@ def test_processor_time_is_shared_out_where_the_controller_is_there() -> None:
     assert not [word for word in without if "cpu." in word]
 
 
+@pytest.mark.parametrize(
+    ("version", "mount", "file", "half"), [(1, "cpu", "cpu.shares", "512"), (2, "unified", "cpu.weight", "50")]
+)
+def test_a_group_gets_its_share_of_busy_processors(
+    tmp_path: Path, version: int, mount: str, file: str, half: str
+) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / file).touch()
+    CgroupLayout(version, {mount: tmp_path}, has_cpu=True).weigh("p", 50)
+    assert (tmp_path / "p" / file).read_text() == half
+    with pytest.raises(HostError):
+        CgroupLayout(version, {mount: tmp_path}, has_cpu=True).weigh("gone", 50)
+    CgroupLayout(version, {mount: tmp_path}).weigh("gone", 50)
+
+
 @pytest.mark.anyio
 async def test_removing_a_group_that_is_not_there_is_no_error(tmp_path: Path) -> None:
     await remove_cgroups(CgroupLayout(2, {"unified": tmp_path}), "p/x")

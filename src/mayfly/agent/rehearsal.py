@@ -46,7 +46,7 @@ _REQUEST = {
     "args": [],
     "env": {},
     "stdin": False,
-    "limits": {"timeout_s": 10.0, "cpu_s": None, "pids": 16, "mem_bytes": None, "output_bytes": 1024},
+    "limits": {"timeout_s": 60.0, "cpu_s": None, "pids": 16, "mem_bytes": None, "output_bytes": 1024},
 }
 _CONTROL_FD = 3
 _REQUEST_FD = 4

@@ -84,7 +84,7 @@ class _Plan:
         self.pairs = (1 if quick else 7) if slow else (3 if quick else 15)
         self.runs = (3 if quick else 12) if slow else (10 if quick else 100)
         self.loops = (2 if quick else 7) if slow else (3 if quick else 11)
-        self.loop_count = 400_000 if slow else 4_000_000
+        self.loop_count = 2_000_000 if slow else 10_000_000
 
 
 async def measure_guest(
@@ -189,6 +189,7 @@ async def _cpu_ratio(yard: Yard, plan: _Plan) -> Samples:
     ratios, versions = [], set[str]()
     async with _destroyed(machine):
         await _make_ready(machine)
+        await _run(machine, program)  # as `outside`, whose interpreter other processes have used before
         outside, version = await _outside(python, program)
         versions.add(version)
         for _ in range(plan.loops):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -92,7 +91,7 @@ async def open_node(paths: StatePaths, options: NodeOptions, *, files: tuple[Pat
         become_subreaper()
         store = Store(paths)
         artefacts = await anyio.to_thread.run_sync(lambda: node_artefacts(store, verify=options.verify))
-        jailer = _jailer(paths, artefacts, options)
+        jailer = jailer_options(paths, artefacts)
         leftovers = await remove_leftovers(jailer)
         if leftovers.machines:
             _log.warning("removed what a dead node left", machines=leftovers.machines, processes=leftovers.processes)
@@ -167,14 +166,6 @@ def _only_node(paths: StatePaths) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _jailer(paths: StatePaths, artefacts: Artefacts, options: NodeOptions) -> JailerOptions:
-    """In the emulated host without processor quotas: the first and the last make its kernel rewrite itself."""
-    jailer = jailer_options(paths, artefacts)
-    if options.kind != "emulated":
-        return jailer
-    return replace(jailer, cgroups=replace(jailer.cgroups, has_cpu=False))
 
 
 def _launcher(

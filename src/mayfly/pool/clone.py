@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from mayfly.errors import MayflyError, VmmError
 from mayfly.pool.greeting import greet_machine, warm_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mayfly.pool.size import Size
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from mayfly.vmm.machine import FirecrackerMachine, SnapshotFiles
 
 __all__ = ["Clone", "CloneState"]
+
+_WEIGHT_OF_WARMING = 10
+_WEIGHT_OF_RUNNING = 100
+"""Shares of busy processors, in percent of a usual machine's."""
 
 _log = structlog.get_logger("mayfly.pool")
 
@@ -120,12 +125,25 @@ class Clone:
         self._become(CloneState.PRIMED)
 
     async def warm_up(self) -> None:
-        """Let a primed one touch its memory: `warm`. May be cancelled at any time; what goes wrong is only slower."""
+        """Let a primed one touch its memory: `warm`. May be cancelled at any time; what goes wrong is only slower.
+
+        Meanwhile it gives way to the machines that run somebody's program.
+        """
         try:
-            await warm_machine(self)
+            with self._giving_way():
+                await warm_machine(self)
         except MayflyError as error:
             _log.warning("a clone could not be warmed up", id=self.id, error=str(error))
         self.warm = True
+
+    @contextlib.contextmanager
+    def _giving_way(self) -> Iterator[None]:
+        self._made.weigh(_WEIGHT_OF_WARMING)
+        try:
+            yield
+        finally:
+            if self.state in (CloneState.PRIMED, CloneState.RUNNING):  # a claim may have come first
+                self._made.weigh(_WEIGHT_OF_RUNNING)
 
     def hand_over(self) -> None:
         """It belongs to a caller now: `running`."""

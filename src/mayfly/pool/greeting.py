@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["greet_machine", "warm_machine"]
 
 _DEADLINE_S = 15.0
+_WARMING_DEADLINE_S = 60.0
+"""It takes two to five seconds of an emulated processor, and gives way to what runs meanwhile."""
 _PAUSE_S = 0.01
 _ENTROPY_BYTES = 64
 
@@ -38,7 +40,7 @@ async def greet_machine(machine: Machine, *, deadline_s: float = _DEADLINE_S) ->
             group.cancel_scope.cancel()
 
 
-async def warm_machine(machine: Machine, *, deadline_s: float = _DEADLINE_S) -> None:
+async def warm_machine(machine: Machine, *, deadline_s: float = _WARMING_DEADLINE_S) -> None:
     """Let the guest touch the memory that a program's start will need. MayflyError; cancelling ends it in the guest."""
     async with open_link(machine.vsock_path, deadline_s=deadline_s) as link:
         await ask(link, "warm", {}, deadline_s=deadline_s)

@@ -151,6 +151,10 @@ class Jail:
         """Set the control group's limits for a guest of this size, whose VMM runs already. HostError."""
         self.options.cgroups.limit(self.cgroup, memory_bytes=self._memory_bytes(mem_mib), cpus=vcpus + _VMM_CPUS)
 
+    def weigh(self, percent: int) -> None:
+        """Set its share of busy processors, of a usual machine's. HostError."""
+        self.options.cgroups.weigh(self.cgroup, percent)
+
     def _memory_bytes(self, mem_mib: int) -> int:
         return (mem_mib + self.options.vmm_overhead_mib) * 1024 * 1024
 

@@ -169,6 +169,10 @@ class FirecrackerMachine:
             await api.call("PUT", "/snapshot/load", load_request(version), deadline_s=_LOAD_DEADLINE_S)
         self.load_ms = (time.perf_counter() - started) * 1000
 
+    def weigh(self, percent: int) -> None:
+        """Set its share of busy processors: 1 to 100, of a usual machine's. HostError."""
+        self._jail.weigh(percent)
+
     async def limit_io(self, *, mbps: int, ops: int) -> None:
         """Set the rates of every drive anew: a snapshot brings those of its template."""
         drives = ("rootfs", "agent", *(("scratch",) if self.spec.scratch_mib else ()))
