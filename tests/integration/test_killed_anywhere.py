@@ -81,6 +81,7 @@ async def no_greeting(machine):
 from mayfly.pool import clone as clone_module, templates as templates_module
 FirecrackerLauncher.first_answer = no_answer
 templates_module.settle = no_greeting
+templates_module.try_clone = no_answer
 clone_module.greet_machine = clone_module.warm_machine = no_greeting
 FirecrackerMachine.resume = no_resume
 pace_module._QUIET_S = pace_module._QUIET_FOR_TEMPLATE_S = 0.0

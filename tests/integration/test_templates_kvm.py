@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from mayfly.vmm.jail import JailerOptions
+    from mayfly.vmm.workingset import Runs
 
 pytestmark = [pytest.mark.kvm, pytest.mark.root, pytest.mark.timeout(240)]
 
@@ -57,6 +58,7 @@ UID = 875_000 + os.getpid() % 50 * 100  # another run of the tests may go on bes
 SMALL = Size(64, 1)
 _LINKED = ("firecracker", "kernel", "image-python", "agent")
 _MNT_DETACH = 2
+WORKING_SET = ((2 << 20, 4096), (3 << 20, 8192))
 
 BUILDER = """
 import sys
@@ -81,6 +83,7 @@ async def settle(machine):
 
 FirecrackerLauncher.first_answer = no_answer
 templates_module.settle = settle
+templates_module.try_clone = no_answer
 
 async def main():
     become_subreaper()
@@ -122,19 +125,13 @@ class Place:
     @asynccontextmanager
     async def launcher(self, *, uids: int = 50, **changes: Any) -> AsyncIterator[FirecrackerLauncher]:
         artefacts = node_artefacts(self.store, verify=False)
-        options = self.options if not changes else _replaced(self.options, changes)
+        options = self.options if not changes else replace(self.options, **changes)
         async with anyio.create_task_group() as group:
             yield _launcher(options, artefacts, self.store, group, uids)
             group.cancel_scope.cancel()
 
 
 NOTHING: tuple[set[str], set[str], list[str]] = (set(), set(), [])
-
-
-def _replaced(options: JailerOptions, changes: dict[str, Any]) -> JailerOptions:
-    from dataclasses import replace
-
-    return replace(options, **changes)
 
 
 def _launcher(options: Any, artefacts: Any, store: Store, group: TaskGroup, uids: int) -> FirecrackerLauncher:
@@ -161,6 +158,10 @@ def _fill_store(paths: StatePaths, ready: StatePaths, copy: Callable[[str, str],
             (paths.store / kind / "current").symlink_to(key)
 
 
+async def _found(*_: object) -> Runs:
+    return WORKING_SET
+
+
 @pytest.fixture(autouse=True)
 def _guests_need_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing(*_: object) -> None:
@@ -169,6 +170,7 @@ def _guests_need_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FirecrackerLauncher, "first_answer", nothing)
     monkeypatch.setattr(FirecrackerMachine, "resume", nothing)
     monkeypatch.setattr(templates_module, "settle", nothing)
+    monkeypatch.setattr(templates_module, "try_clone", _found)
     monkeypatch.setattr(clone_module, "greet_machine", nothing)
     monkeypatch.setattr(clone_module, "warm_machine", nothing)
     monkeypatch.setattr(pace_module, "_QUIET_S", 0.0)
@@ -249,6 +251,30 @@ def _spoil(path: Path, how: str) -> None:
     path.chmod(0o444)
     if how == "bit flipped, its time kept":
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_clone_has_its_own_copies_of_what_it_writes_first_before_it_runs(place: Place) -> None:
+    async def look() -> None:
+        async with place.launcher() as launcher:
+            await _build(place, launcher)
+            snapshot = await _fresh(place, launcher).prepare(SMALL)
+            assert snapshot is not None
+            assert snapshot.working_set == WORKING_SET
+            machine = await launcher.load(SMALL.spec("vm-1"), snapshot)
+            plain = await launcher.load(SMALL.spec("vm-2"), replace(snapshot, working_set=()))
+            try:
+                own, few = [set(_pages(await each.find_working_set(snapshot.memory))) for each in (machine, plain)]
+                assert own - few == set(_pages(WORKING_SET))
+                assert machine.memory_mib() > plain.memory_mib()
+            finally:
+                await machine.destroy()
+                await plain.destroy()
+
+    anyio.run(look)
+
+
+def _pages(runs: Runs) -> list[int]:
+    return [page for at, length in runs for page in range(at, at + length, 4096)]
 
 
 @pytest.mark.parametrize("name", ["vmstate", "memory"])

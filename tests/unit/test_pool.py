@@ -433,7 +433,7 @@ async def test_nothing_is_made_ahead_while_executions_queue_for_room(
 
 @pytest.mark.parametrize(
     ("wanted", "mem_mib", "kept"),
-    [((2, 1), 4096, (2, 1)), ((0, 0), 4096, (0, 0)), ((1000, 200), 1024, (16, 12)), ((4, 4), 64, (4, 0))],
+    [((2, 1), 4096, (2, 1)), ((0, 0), 4096, (0, 0)), ((1000, 200), 1024, (4, 12)), ((4, 4), 64, (4, 0))],
     ids=["fits", "none", "far too many", "no room for a running one"],
 )
 def test_targets_beyond_half_of_the_memory_are_cut_with_a_warning(

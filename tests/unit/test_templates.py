@@ -212,9 +212,9 @@ async def test_two_tasks_make_one_template(store: Store, monkeypatch: pytest.Mon
     templates, made = SmallTemplates(store), []
     real = SmallTemplates._take_snapshot
 
-    async def counted(self: SmallTemplates, size: Size, directory: Path) -> None:
+    async def counted(self: SmallTemplates, size: Size, directory: Path) -> SnapshotFiles:
         made.append(size)
-        await real(self, size, directory)
+        return await real(self, size, directory)
 
     monkeypatch.setattr(SmallTemplates, "_take_snapshot", counted)
     found: list[SnapshotFiles] = []
@@ -227,6 +227,34 @@ async def test_two_tasks_make_one_template(store: Store, monkeypatch: pytest.Mon
             group.start_soon(build)
     assert made == [Size(64, 1)]
     assert len(set(found)) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        (b"[[8192,4096],[40960,12288]]", ((8192, 4096), (40960, 12288))),
+        (b"[]", ()),
+        (b"", ()),
+        (b"[[1]]", ()),
+        (b'{"a":1}', ()),
+        (b"[[1,2],", ()),
+        (b"\xff" * 100, ()),
+        (b"[" + b"[1,2]," * 300_000 + b"[1,2]]", ()),
+    ],
+    ids=["runs", "none", "empty", "no length", "no list", "cut off", "no text", "more than a mebibyte"],
+)
+async def test_a_working_set_is_kept_with_its_template_and_nonsense_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch, written: bytes, found: tuple[tuple[int, int], ...]
+) -> None:
+    async def write(_: SmallTemplates, __: Size, snapshot: SnapshotFiles) -> None:
+        snapshot.memory.with_name("working-set.json").write_bytes(written)
+
+    monkeypatch.setattr(SmallTemplates, "_find_working_set", write)
+    assert (await SmallTemplates(store).build(Size(64, 1))).working_set == found
+    again = await SmallTemplates(store).prepare(Size(64, 1))
+    assert again is not None
+    assert again.working_set == found
 
 
 # -- what is kept ------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from mayfly.images.comparison import build_comparison_kernel
 from mayfly.model import ExecutionRequest, Limits
 from mayfly.node.assemble import NodeOptions, open_node
 from mayfly.pool.greeting import greet_machine
+from mayfly.pool.trial import try_clone
 from mayfly.server.app import create_app
 from mayfly.server.run import serve
 
@@ -161,8 +162,11 @@ async def _boot_init(yard: Yard, plan: _Plan) -> Samples:
 
 async def _first_run(yard: Yard, plan: _Plan) -> Samples:
     values = []
+    machine = await yard.load()
+    async with _destroyed(machine):
+        snapshot = replace(yard.snapshot, working_set=await try_clone(machine, yard.snapshot.memory))
     for _ in range(plan.runs):
-        machine = await yard.load()
+        machine = await yard.load(snapshot)
         async with _destroyed(machine):
             started = time.perf_counter()
             await _make_ready(machine)

@@ -84,10 +84,10 @@ class Yard:
         """Names a machine that has never been."""
         return MachineSpec(id=f"bench-{secrets.token_hex(8)}", mem_mib=self.mem_mib)
 
-    async def load(self, *, cold: bool = False) -> FirecrackerMachine:
+    async def load(self, snapshot: SnapshotFiles | None = None, *, cold: bool = False) -> FirecrackerMachine:
         """A clone, restored and paused."""
         launcher = self.cold if cold else self.launcher
-        return await launcher.load(self.spec(), self.snapshot)
+        return await launcher.load(self.spec(), snapshot or self.snapshot)
 
 
 @contextlib.asynccontextmanager

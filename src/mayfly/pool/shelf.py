@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOADED_MIB", "PRIMED_MIB", "PoolTargets", "Shelf", "clamp_targets"]
 
-LOADED_MIB = 2.0
+LOADED_MIB = 8.0
 PRIMED_MIB = 40.0
 """What a waiting clone is reckoned with until one has been measured."""
 IDLE_SHRINK_S = 300.0

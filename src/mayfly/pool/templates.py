@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,20 +28,23 @@ from mayfly.images.store import remove_tree
 from mayfly.pool.holes import dig_holes
 from mayfly.pool.retention import KIND, disk_bytes, last_used, mark_used, prune, remove_entry
 from mayfly.pool.size import Size
+from mayfly.pool.trial import try_clone
 from mayfly.vmm.machine import SnapshotFiles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from mayfly.images.store import Entry, Store
     from mayfly.vmm.firecracker import FirecrackerLauncher
+    from mayfly.vmm.launcher import MachineSpec
     from mayfly.vmm.machine import FirecrackerMachine
+    from mayfly.vmm.workingset import Runs
 
 __all__ = ["TemplateInfo", "Templates", "settle"]
 
 _log = structlog.get_logger("mayfly.pool")
 
-_FORMAT = "2"
+_FORMAT = "3"
 _MEM_MAX_MIB = 2048
 """A larger machine is booted each time: its memory file would cost more than it saves."""
 _SETTLE_DEADLINE_S = 240.0  # what is imported beforehand takes a minute where the processor is emulated
@@ -51,6 +55,8 @@ _LOCK_POLL_S = 0.1
 _MARK_EVERY_S = 30.0
 _SPARE_BYTES = 64 << 20
 _WORK = "snapshot-"
+_WORKING_SET = "working-set.json"
+_WORKING_SET_MAX_BYTES = 1 << 20
 
 
 class TemplateInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,8 +153,9 @@ class Templates:
             directory.mkdir(mode=0o700, parents=True)
             started = time.monotonic()
             try:
-                await self._take_snapshot(size, directory)
+                snapshot = await self._take_snapshot(size, directory)
                 await anyio.to_thread.run_sync(dig_holes, directory / "memory")
+                await self._find_working_set(size, snapshot)
                 entry = await anyio.to_thread.run_sync(self._install, size, directory)
             finally:
                 with anyio.CancelScope(shield=True):
@@ -225,14 +232,32 @@ class Templates:
                 hint="`mayfly template rm` removes templates; MAYFLY_HOME may be a directory on another disk",
             )
 
-    async def _take_snapshot(self, size: Size, directory: Path) -> None:
+    async def _take_snapshot(self, size: Size, directory: Path) -> SnapshotFiles:
+        async with self._made_from(size, self._launcher.launch) as machine:
+            await settle(machine)
+            return await machine.snapshot(directory)
+
+    async def _find_working_set(self, size: Size, snapshot: SnapshotFiles) -> None:
+        """Let a first clone live; what goes wrong with that goes wrong with the next again, and is said there."""
+        try:
+            async with self._made_from(size, partial(self._launcher.load, snapshot=snapshot)) as machine:
+                runs = await try_clone(machine, snapshot.memory)
+        except (MayflyError, OSError) as error:
+            _log.warning("the working set of a template was not found", error=str(error), **size._asdict())
+            return
+        snapshot.memory.with_name(_WORKING_SET).write_bytes(msgspec.json.encode(runs))
+
+    @contextlib.asynccontextmanager
+    async def _made_from(
+        self, size: Size, make: Callable[[MachineSpec], Awaitable[FirecrackerMachine]]
+    ) -> AsyncIterator[FirecrackerMachine]:
+        """A machine that a template is made from, or with; destroyed at the end."""
         spec = size.spec(f"tpl-{secrets.token_hex(8)}")
         self.making.add(spec.id)
         try:
-            machine = await self._launcher.launch(spec)
+            machine = await make(spec)
             try:
-                await settle(machine)
-                await machine.snapshot(directory)
+                yield machine
             finally:
                 with anyio.CancelScope(shield=True):
                     await machine.destroy()
@@ -253,7 +278,7 @@ class Templates:
 
     def _remember(self, size: Size, entry: Entry) -> SnapshotFiles:
         scratch = entry.file("scratch") if size.scratch_mib else None
-        files = SnapshotFiles(entry.file("vmstate"), entry.file("memory"), scratch)
+        files = SnapshotFiles(entry.file("vmstate"), entry.file("memory"), scratch, _working_set(entry))
         self._known[size] = (files, entry)
         mark_used(entry)
         return files
@@ -275,6 +300,15 @@ class Templates:
             return self.key(size) == key
         except MayflyError:  # of an image that is not here any more
             return False
+
+
+def _working_set(entry: Entry) -> Runs:
+    """What was found when the template was made; nothing where it was not."""
+    try:
+        with entry.file(_WORKING_SET).open("rb") as file:
+            return msgspec.json.decode(file.read(_WORKING_SET_MAX_BYTES), type=tuple[tuple[int, int], ...])
+    except (CorruptError, OSError, msgspec.MsgspecError):
+        return ()
 
 
 def _size_of(entry: Entry) -> Size:

@@ -14,7 +14,7 @@ from mayfly.images.store import Store
 from mayfly.node.admission import Admission
 from mayfly.node.templates import NodeTemplates
 from mayfly.pool.templates import Templates
-from mayfly.vmm.machine import BootSource
+from mayfly.vmm.machine import BootSource, SnapshotFiles
 
 if TYPE_CHECKING:
     from mayfly.pool.size import Size
@@ -39,10 +39,14 @@ class SmallTemplates(Templates):
         self._parts = parts
         self._known.clear()
 
-    async def _take_snapshot(self, size: Size, directory: Path) -> None:
+    async def _take_snapshot(self, size: Size, directory: Path) -> SnapshotFiles:
         for name in ("vmstate", "memory", *(("scratch",) if size.scratch_mib else ())):
             (directory / name).write_bytes(os.urandom(5000))
         await anyio.lowlevel.checkpoint()
+        return SnapshotFiles(directory / "vmstate", directory / "memory")
+
+    async def _find_working_set(self, size: Size, snapshot: SnapshotFiles) -> None:
+        """Nothing lives here."""
 
 
 class NoPool:

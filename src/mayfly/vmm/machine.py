@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
+import structlog
 
 from mayfly.errors import HostError, MayflyError, VmmError
 from mayfly.host.cgroups import remove_cgroups
@@ -19,6 +20,7 @@ from mayfly.vmm.jail import SCRATCH_NAME
 from mayfly.vmm.process import JailedVmm
 from mayfly.vmm.undo import UndoList
 from mayfly.vmm.versions import OLDEST_VERSION, FirecrackerVersion, load_request, resume_after_pause_works
+from mayfly.vmm.workingset import copy_working_set, find_working_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from mayfly.vmm.api import FirecrackerApi
     from mayfly.vmm.jail import Jail
     from mayfly.vmm.launcher import MachineSpec
+    from mayfly.vmm.workingset import Runs
+
+_log = structlog.get_logger("mayfly.vmm")
 
 __all__ = ["BootSource", "FirecrackerMachine", "SnapshotFiles", "rate_limiter"]
 
@@ -80,6 +85,8 @@ class SnapshotFiles:
     memory: Path
     scratch: Path | None = None
     """Pack of the scratch disk as the machine left it."""
+    working_set: Runs = ()
+    """What of the memory each clone writes to first."""
 
 
 class FirecrackerMachine:
@@ -168,6 +175,16 @@ class FirecrackerMachine:
         async with self._api as api:
             await api.call("PUT", "/snapshot/load", load_request(version), deadline_s=_LOAD_DEADLINE_S)
         self.load_ms = (time.perf_counter() - started) * 1000
+        if snapshot.working_set:
+            pages = (self.vmm.pid or 0, snapshot.memory, snapshot.working_set)
+            try:
+                await anyio.to_thread.run_sync(copy_working_set, *pages)
+            except OSError as error:  # it only starts more slowly, or has ended, which shows soon enough
+                _log.warning("the working set was not copied", id=self.id, error=str(error))
+
+    async def find_working_set(self, memory: Path) -> Runs:
+        """What of the memory that it was restored from it has written to by now. OSError."""
+        return await anyio.to_thread.run_sync(find_working_set, self.vmm.pid or 0, memory)
 
     def weigh(self, percent: int) -> None:
         """Set its share of busy processors: 1 to 100, of a usual machine's. HostError."""
