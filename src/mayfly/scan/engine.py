@@ -14,7 +14,7 @@ from mayfly.scan.capabilities import capabilities_of
 from mayfly.scan.facts import program_end
 from mayfly.scan.nested import facts_of
 from mayfly.scan.rule import Scene
-from mayfly.scan.rules import rules_by_fact
+from mayfly.scan.rules import rules_for
 from mayfly.scan.secrets_in_text import secrets_in_text
 from mayfly.scan.source import Refusal, oddities, read_program
 
@@ -124,11 +124,10 @@ def _moved(findings: Iterable[Finding], policy: Policy) -> Iterator[Finding]:
 
 def _findings(facts: Iterable[Fact], scene: Scene) -> list[Finding]:
     """What the rules say of the facts, each rule once a place."""
-    table = rules_by_fact()
     moves = scene.policy.severity
     found: dict[tuple[str, int, int], Finding] = {}
     for fact in facts:
-        for check, rule in table.get(fact.__class__, ()):
+        for check, rule in rules_for(fact):
             if (hit := check(fact, scene)) is None or (moved := moves.get(rule.id)) == "off":
                 continue
             key = (rule.id, fact.line, fact.column)

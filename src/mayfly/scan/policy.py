@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import tomllib
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -46,7 +47,7 @@ class PatternRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """None named: every language."""
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """How findings become a verdict.
 
     `severity` moves rules (`off` silences one); a finding at `deny_at` or above denies, at `review_at` or above asks
@@ -68,12 +69,12 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     layers: tuple[Literal["guarddog", "hexora"], ...] = ()
     """Other scanners whose findings count as well, where they are installed."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of its content."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Name and digest, as receipts hold it."""
         return f"{self.name}@{self.digest}"
