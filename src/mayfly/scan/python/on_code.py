@@ -162,7 +162,7 @@ def _apply_getter(site: Site) -> Value:
     if site.function.origin == "operator.attrgetter()":
         return found
     args = list(site.function.elements or ())
-    return perform(site.walk, type(site)(site.walk, found, target, args, {}, names[0]))
+    return perform(site.walk, found, target, args, {}, names[0])
 
 
 def _run_file(site: Site) -> Value:
