@@ -136,7 +136,17 @@ class Recorder:
 
     def call(self, name: str, args: list[Value], kwargs: dict[str, Value] | None = None) -> None:
         """A call with a resolved name."""
-        self._add(CallUse(name=name, args=tuple(args), kwargs=kwargs or {}, in_loop=self.loops > 0, **self._at))
+        self._add(
+            CallUse(
+                name=name,
+                args=tuple(args),
+                kwargs=kwargs or {},
+                in_loop=self.loops > 0,
+                line=self.line,
+                column=self.column,
+                depth=self.depth,
+            )
+        )
 
     def reaches(self, since: int) -> bool:
         """True when the facts since then use files, processes, the network or more dynamic code."""

@@ -81,3 +81,10 @@ def test_imports_in_what_is_not_walked_are_still_seen() -> None:
 def test_what_can_matter_is_kept(source: str, kept: list[str]) -> None:
     found = _kept(source)
     assert all(text in found for text in kept), found
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 40])
+def test_a_large_size_is_seen_among_few_and_among_many_long_numbers(count: int) -> None:
+    numbers = "".join(f"n{number} = {10**9 + number}\n" for number in range(count))
+    source = "\n".join(COMPUTING) + f"\n{numbers}rows = [0] * n{count - 1}\n"
+    assert any(rule == "MF-RES-003" for rule, _ in _found(source))

@@ -93,3 +93,31 @@ def test_a_policy_with_only_takes_named_hosts_and_paths() -> None:
     assert scan(b"open('/data/x')", lang="python", policy=policy).verdict == "allow"
     assert scan(b"open('x.csv')", lang="python", policy=policy).verdict == "deny"
     assert scan(b"curl https://example.com", lang="bash", policy=policy).verdict == "deny"
+
+
+def test_what_a_rule_is_narrowed_to_is_among_what_it_judges() -> None:
+    for rule in all_rules():
+        assert set(rule.only) <= set(rule.facts), rule.id
+        for kind, names in rule.only.items():
+            fields = kind.__struct_fields__
+            assert "name" in fields or "op" in fields, rule.id
+            assert all(name.strip("*") and "*" not in name[1:-1] for name in names), rule.id
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ("import nmap\nnmap.PortScanner().scan('10.0.0.1')", "MF-NET-008"),
+        ("import psutil\nprint(psutil.net_connections(kind='inet'))", "MF-NET-009"),
+        ("import keyboard\nkeyboard.on_press(print)", "MF-REC-004"),
+        ("import ctypes\nctypes.windll.user32.SetWindowsHookExA(13, 0, 0, 0)", "MF-REC-004"),
+        ("import winreg\nwinreg.OpenKey(winreg.HKCU, r'Windows\\CurrentVersion\\Run')", "MF-PERS-003"),
+    ],
+)
+def test_rules_see_calls_by_the_start_or_the_end_of_a_name(call: str, rule: str) -> None:
+    assert rule in _flagged(call, "python")
+
+
+@pytest.mark.parametrize("name", ["password", "PASSWORD", "DbPassword", "Api_Key", "AUTH_token"])
+def test_a_password_in_the_source_is_seen_however_its_name_is_written(name: str) -> None:
+    assert "MF-SEC-001" in _flagged(f"{name} = 'correct-horse-7'", "python")

@@ -6,7 +6,8 @@ import ast
 from typing import TYPE_CHECKING
 
 from mayfly.scan.facts import UNKNOWN, Value
-from mayfly.scan.python.expressions import EXPRESSIONS, attribute, evaluate
+from mayfly.scan.python.attributes import attribute
+from mayfly.scan.python.expressions import EXPRESSIONS
 from mayfly.scan.python.refs import ClassRef, FileRef, FunctionRef
 from mayfly.scan.python.site import Site
 from mayfly.scan.values import MAX_ELEMENTS, taints_of
@@ -57,7 +58,7 @@ def call(walk: Walk, node: ast.Call) -> Value:
     rec.line, rec.column = node.lineno, node.col_offset + 1
     if receiver.elements is not None and name in _LENGTHENING and args:
         _lengthen(walk, node, receiver, args[-1])
-    return perform(walk, function, receiver, args, kwargs, name)
+    return perform(walk, function, receiver, args, kwargs, method=name)
 
 
 def _lengthen(walk: Walk, node: ast.Call, receiver: Value, value: Value) -> None:
@@ -69,7 +70,7 @@ def _lengthen(walk: Walk, node: ast.Call, receiver: Value, value: Value) -> None
 
 
 def perform(
-    walk: Walk, function: Value, receiver: Value, args: list[Value], kwargs: dict[str, Value], method: str = ""
+    walk: Walk, function: Value, receiver: Value, args: list[Value], kwargs: dict[str, Value], *, method: str = ""
 ) -> Value:
     """What a call with known parts does."""
     ref = function.ref

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mayfly.scan.facts import UNKNOWN, Value
-from mayfly.scan.python.expressions import attribute, place_of_variable
+from mayfly.scan.python.attributes import attribute
+from mayfly.scan.python.expressions import place_of_variable
 from mayfly.scan.python.names import canonical
 from mayfly.scan.values import MAX_ELEMENTS, taints_of, unknown
 
@@ -162,7 +163,7 @@ def _apply_getter(site: Site) -> Value:
     if site.function.origin == "operator.attrgetter()":
         return found
     args = list(site.function.elements or ())
-    return perform(site.walk, found, target, args, {}, names[0])
+    return perform(site.walk, found, target, args, {}, method=names[0])
 
 
 def _run_file(site: Site) -> Value:

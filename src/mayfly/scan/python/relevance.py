@@ -18,7 +18,7 @@ from mayfly.scan.facts import ImportUse
 from mayfly.scan.python import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mayfly.scan.facts import Fact
 
@@ -56,6 +56,7 @@ _NAMED_LONG = re.compile(r"=\s*\d{4}")
 _MANY = 5_000
 _MANY_ON_A_LINE = 20
 _WORTH_LOOKING = 40
+_FEW = 8
 
 
 class _Part(NamedTuple):
@@ -83,14 +84,11 @@ def relevant(tree: ast.Module, text: str) -> tuple[list[ast.stmt], list[Fact]]:
     lines = text.split("\n")
     sources = [_source(statement, lines) for statement in body]
     words = [set(word.findall(source)) for source in sources]
-    telling, large = _telling(set().union(*words), text), _may_be_large(text)
+    telling, sizes = _telling(set().union(*words), text), _Sizes(text)
     live: set[int] = set()
-    if telling or large or any(one.matters for one in found):
+    if telling or sizes.large or any(one.matters for one in found):
         live = _connected(
-            [
-                _look(one, source, own, telling, large=large)
-                for one, source, own in zip(found, sources, words, strict=True)
-            ]
+            [_look(one, source, own, telling, sizes) for one, source, own in zip(found, sources, words, strict=True)]
         )
     kept: list[ast.stmt] = []
     imports: list[Fact] = []
@@ -171,9 +169,9 @@ def _source(statement: ast.stmt, lines: list[str]) -> str:
     return "\n".join(lines[first - 1 : statement.end_lineno])
 
 
-def _look(one: _Structure, source: str, words: set[str], telling: set[str], *, large: bool) -> _Part:
-    """One statement on its own, by what is `telling` in the whole program and whether anything in it is `large`."""
-    matters = one.matters or not words.isdisjoint(telling) or (large and _may_be_large(source, multiplies=True))
+def _look(one: _Structure, source: str, words: set[str], telling: set[str], sizes: _Sizes) -> _Part:
+    """One statement on its own, by what is `telling` in the whole program and by the `sizes` that it may make."""
+    matters = one.matters or not words.isdisjoint(telling) or (sizes.large and sizes.large_in(source))
     return _Part(words, _sets(one.statement, words, source), matters)
 
 
@@ -189,20 +187,42 @@ def _telling(words: set[str], text: str) -> set[str]:
     return found
 
 
-def _may_be_large(source: str, *, multiplies: bool = False) -> bool:
-    """True when a size of a gibibyte might be made here: a product of what is long. `multiplies`: elsewhere."""
+class _Sizes:
+    """Whether a size of a gibibyte might be made in a program, and in which statements: a product of what is long."""
+
+    __slots__ = ("_huge", "_named", "large")
+
+    def __init__(self, text: str) -> None:
+        numbers = set(_NUMBER.findall(text))
+        self._huge = [number for number in numbers if _huge(number)]
+        self._named = _NAMED_LONG.search(text) is not None
+        self.large = bool(self._huge) or _makes_large(text, numbers)
+
+    def large_in(self, source: str) -> bool:
+        """True when the statement might make a large size, or a name for a number that is multiplied elsewhere."""
+        if len(self._huge) > _FEW:
+            if any(map(_huge, _NUMBER.findall(source))):
+                return True
+        else:
+            for number in self._huge:
+                if number in source:
+                    return True
+        if ("*" in source or "<<" in source) and _makes_large(source, _NUMBER.findall(source)):
+            return True
+        return self._named and _NAMED_LONG.search(source) is not None
+
+
+def _huge(number: str) -> bool:
+    return len(number.partition(".")[0]) >= 7 or not number.replace(".", "", 1).isdecimal()
+
+
+def _makes_large(source: str, numbers: Iterable[str]) -> bool:
+    """True for a shift, for a power, and for a product with a long number; `numbers` stand in the source."""
     if "<<" in source or ("**" in source and _POWER.search(source)):
         return True
-    here = "*" in source
-    if here and _PRODUCT.search(source):
-        return True
-    long = False
-    for number in set(_NUMBER.findall(source)):
-        whole = number.partition(".")[0]
-        if len(whole) >= 7 or not number.replace(".", "", 1).isdecimal():
-            return True
-        long = long or len(whole) >= 4
-    return long and (here or (multiplies and _NAMED_LONG.search(source) is not None))
+    if "*" not in source:
+        return False
+    return _PRODUCT.search(source) is not None or any(len(number.partition(".")[0]) >= 4 for number in numbers)
 
 
 def _sets(statement: ast.stmt, words: set[str], source: str) -> set[str]:

@@ -70,7 +70,8 @@ def _augmented(walk: Walk, node: ast.AugAssign) -> None:
 
 
 def _if(walk: Walk, node: ast.If) -> None:
-    EXPRESSIONS[node.test.__class__](walk, node.test)
+    test = node.test
+    EXPRESSIONS[test.__class__](walk, test)
     walk.branches(node.body, node.orelse)
 
 

@@ -12,11 +12,7 @@ __all__ = ["RULE"]
 def _check(fact: FileUse | CommandUse, scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
         lists = {"-l", "list-timers"} & set(fact.args)
-        return (
-            Hit(f"schedules with {fact.name}")
-            if not lists
-            else None
-        )
+        return Hit(f"schedules with {fact.name}") if not lists else None
     path = path_of_kind(fact, scene, ("startup",))
     return Hit(f"writes the schedule {shown(path)}") if path is not None and ("cron" in path or "/at" in path) else None
 
