@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from mayfly.scan.facts import UNKNOWN, Value
 from mayfly.scan.python.attributes import attribute
@@ -13,6 +14,8 @@ from mayfly.scan.python.site import Site
 from mayfly.scan.values import MAX_ELEMENTS, taints_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mayfly.scan.python.walk import Walk
 
 __all__ = ["call", "perform"]
@@ -80,11 +83,11 @@ def perform(
             return walk.inline(ref, args, kwargs)
         if isinstance(ref, ClassRef):
             return _construct(walk, args, kwargs, ref)
-    origin = function.origin
-    if origin.partition(".")[0] in _WATCHED:
-        walk.rec.call(origin, args, kwargs)
-    handler = walk.table.get(origin)
-    if handler is None and method and _unnamed(receiver, origin):
+    known = _known(function.origin)
+    if known.watched:
+        walk.rec.call(function.origin, args, kwargs)
+    handler = known.handler
+    if handler is None and method and (known.unnamed or receiver.elements is not None or receiver.consts):
         handler = walk.methods.get(method)
     if handler is not None:
         return handler(Site(walk, function, receiver, args, kwargs, method))
@@ -92,19 +95,32 @@ def perform(
     taints = taints_of([receiver, *args, *kwargs.values()])
     if function.taints:
         taints |= function.taints
-    if origin and not origin.startswith("?."):
-        return Value(taints=taints, origin=f"{origin}()"[-200:])
+    made = known.made
+    if made is not UNKNOWN:
+        return Value(taints=taints, origin=made.origin) if taints else made
     elements = receiver.elements
     return Value(taints=taints, elements=elements) if taints or elements is not None else UNKNOWN
 
 
-def _unnamed(receiver: Value, origin: str) -> bool:
-    """True when nobody knows by name what a method belongs to."""
-    return (
-        receiver.elements is not None
-        or bool(receiver.consts)
-        or origin.startswith(("?.", "open()", "."))
-        or "()" in origin
+class _Known(NamedTuple):
+    """What a name alone tells of a call: whether rules ask for it, what it does, and what it makes."""
+
+    watched: bool
+    handler: Callable[[Site], Value] | None
+    unnamed: bool
+    made: Value
+
+
+@lru_cache(maxsize=4096)
+def _known(origin: str) -> _Known:
+    from mayfly.scan.python.table import TABLE
+
+    nameless = not origin or origin.startswith("?.")
+    return _Known(
+        watched=origin.partition(".")[0] in _WATCHED,
+        handler=TABLE.get(origin),
+        unnamed=origin.startswith(("?.", "open()", ".")) or "()" in origin,
+        made=UNKNOWN if nameless else Value(origin=f"{origin}()"[-200:]),
     )
 
 

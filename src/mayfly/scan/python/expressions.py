@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mayfly.scan.python.walk import Walk
 
-__all__ = ["EXPRESSIONS", "evaluate", "iterate", "place_of_variable"]
+__all__ = ["EXPRESSIONS", "evaluate", "iterate", "look_at", "place_of_variable"]
 
 _MAX_COMPREHENSION = 4096
 
@@ -26,6 +26,24 @@ _MAX_COMPREHENSION = 4096
 def evaluate(walk: Walk, node: ast.expr) -> Value:
     """What is known of an expression; facts on the way are recorded."""
     return EXPRESSIONS[node.__class__](walk, node)
+
+
+def look_at(walk: Walk, node: ast.expr) -> None:
+    """Record the facts of an expression whose value nobody uses: names and constants have none."""
+    kind = node.__class__
+    if kind is ast.Name or kind is ast.Constant:
+        return
+    if isinstance(node, ast.Compare):
+        look_at(walk, node.left)
+        for part in node.comparators:
+            look_at(walk, part)
+    elif isinstance(node, ast.BoolOp):
+        for part in node.values:
+            look_at(walk, part)
+    elif isinstance(node, ast.UnaryOp):
+        look_at(walk, node.operand)
+    else:
+        EXPRESSIONS[kind](walk, node)
 
 
 def iterate(walk: Walk, value: Value) -> Value:
@@ -184,7 +202,7 @@ def _formatted(walk: Walk, node: ast.JoinedStr) -> Value:
 
 def _conditional(walk: Walk, node: ast.IfExp) -> Value:
     kinds = EXPRESSIONS
-    kinds[node.test.__class__](walk, node.test)
+    look_at(walk, node.test)
     return join(kinds[node.body.__class__](walk, node.body), kinds[node.orelse.__class__](walk, node.orelse))
 
 

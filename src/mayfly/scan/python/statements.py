@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mayfly.scan.facts import ImportUse, Value
 from mayfly.scan.python import loops
 from mayfly.scan.python.arithmetic import binary
-from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate
+from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate, look_at
 from mayfly.scan.python.names import canonical
 from mayfly.scan.python.refs import ClassRef, FunctionRef
 from mayfly.scan.values import join, tainted, unknown
@@ -40,9 +40,7 @@ def other_statement(walk: Walk, node: ast.stmt) -> None:
 
 
 def _expression(walk: Walk, node: ast.Expr) -> None:
-    value = node.value
-    if value.__class__ is not ast.Constant:
-        EXPRESSIONS[value.__class__](walk, value)
+    look_at(walk, node.value)
 
 
 def _assign(walk: Walk, node: ast.Assign) -> None:
@@ -70,8 +68,7 @@ def _augmented(walk: Walk, node: ast.AugAssign) -> None:
 
 
 def _if(walk: Walk, node: ast.If) -> None:
-    test = node.test
-    EXPRESSIONS[test.__class__](walk, test)
+    look_at(walk, node.test)
     walk.branches(node.body, node.orelse)
 
 
@@ -233,9 +230,9 @@ def _import_from(walk: Walk, node: ast.ImportFrom) -> None:
 
 
 def _assert(walk: Walk, node: ast.Assert) -> None:
-    evaluate(walk, node.test)
+    look_at(walk, node.test)
     if node.msg is not None:
-        evaluate(walk, node.msg)
+        look_at(walk, node.msg)
 
 
 def _match(walk: Walk, node: ast.Match) -> None:

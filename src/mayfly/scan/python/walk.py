@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mayfly.scan.facts import UNKNOWN, Value
 from mayfly.scan.judge import DANGEROUS_NAMES
-from mayfly.scan.python.expressions import evaluate, iterate
+from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate
 from mayfly.scan.python.refs import ClassRef, FunctionRef, Scope
 from mayfly.scan.python.statements import STATEMENTS, other_statement, same
 from mayfly.scan.values import join, unknown
@@ -103,7 +103,7 @@ class Walk:
         if isinstance(target, ast.Name):
             self.scopes[-1][target.id] = value
         elif isinstance(target, ast.Attribute):
-            base = evaluate(self, target.value)
+            base = EXPRESSIONS[target.value.__class__](self, target.value)
             if isinstance(base.ref, ClassRef):
                 old = base.ref.names.get(target.attr)
                 base.ref.names[target.attr] = value if old is None else join(value, old)
