@@ -55,7 +55,7 @@ _PRODUCT = re.compile(r"\d\s*\*\s*\d")
 _NAMED_LONG = re.compile(r"=\s*\d{4}")
 _MANY = 5_000
 _MANY_ON_A_LINE = 20
-_WORTH_LOOKING = 40
+_WORTH_PICKING = 40
 _FEW = 8
 
 
@@ -72,24 +72,26 @@ def relevant(tree: ast.Module, text: str) -> tuple[list[ast.stmt], list[Fact]]:
     body = tree.body
     if "\r" in text or "\f" in text or len(body) > _MANY or _crowded(body):
         return body, []  # lines are not what they seem, or looking costs more than it saves
-    if len(body) < _WORTH_LOOKING and any(_reaching_import(statement) for statement in body):
-        return body, []  # in a short program that reaches for something nearly everything is connected
+    if any(map(_reaching_import, body)):
+        return body, []  # in a program that reaches for something nearly everything is connected
     word = _PLAIN_WORD
     if not text.isascii():
         word = _WORD
         text = unicodedata.normalize("NFKC", text)
-    found = [_Structure(statement, text) for statement in body]
-    if any(one.takes_all for one in found):
-        return body, []
-    lines = text.split("\n")
-    sources = [_source(statement, lines) for statement in body]
+    short = len(body) < _WORTH_PICKING
+    sources = [text] if short else _sources(body, text)
     words = [set(word.findall(source)) for source in sources]
     telling, sizes = _telling(set().union(*words), text), _Sizes(text)
+    if short and (telling or sizes.large):
+        return body, []  # where anything can do something, picking takes as long as walking
+    found = [_Structure(statement, text) for statement in body]
+    matters = any(one.matters for one in found)
+    if any(one.takes_all for one in found) or (short and matters):
+        return body, []
     live: set[int] = set()
-    if telling or sizes.large or any(one.matters for one in found):
-        live = _connected(
-            [_look(one, source, own, telling, sizes) for one, source, own in zip(found, sources, words, strict=True)]
-        )
+    if telling or sizes.large or matters:
+        looks = zip(found, sources, words, strict=True)
+        live = _connected([_look(one, source, own, telling, sizes) for one, source, own in looks])
     kept: list[ast.stmt] = []
     imports: list[Fact] = []
     for number, one in enumerate(found):
@@ -160,13 +162,16 @@ def _bodies(statement: Any, *, guarded: bool) -> list[tuple[list[ast.stmt], bool
     return [(statement.body, guarded), (getattr(statement, "orelse", []), guarded)]
 
 
-def _source(statement: ast.stmt, lines: list[str]) -> str:
-    """The lines on which a statement stands, its decorators too."""
-    decorators = getattr(statement, "decorator_list", None)
-    first = min([statement.lineno, *(d.lineno for d in decorators)]) if decorators else statement.lineno
-    if first == statement.end_lineno:
-        return lines[first - 1]
-    return "\n".join(lines[first - 1 : statement.end_lineno])
+def _sources(body: list[ast.stmt], text: str) -> list[str]:
+    """The lines on which each statement stands, its decorators too."""
+    lines = text.split("\n")
+    found: list[str] = []
+    for statement in body:
+        decorators = getattr(statement, "decorator_list", None)
+        first = min([statement.lineno, *(d.lineno for d in decorators)]) if decorators else statement.lineno
+        last = statement.end_lineno
+        found.append(lines[first - 1] if first == last else "\n".join(lines[first - 1 : last]))
+    return found
 
 
 def _look(one: _Structure, source: str, words: set[str], telling: set[str], sizes: _Sizes) -> _Part:
