@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCANNER_VERSION", "scan", "unparseable"]
 
-SCANNER_VERSION = "5"
+SCANNER_VERSION = "6"
 """Grows with every change that can change a verdict."""
 
 _RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "critical": 3}

@@ -121,3 +121,31 @@ def test_rules_see_calls_by_the_start_or_the_end_of_a_name(call: str, rule: str)
 @pytest.mark.parametrize("name", ["password", "PASSWORD", "DbPassword", "Api_Key", "AUTH_token"])
 def test_a_password_in_the_source_is_seen_however_its_name_is_written(name: str) -> None:
     assert "MF-SEC-001" in _flagged(f"{name} = 'correct-horse-7'", "python")
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("import yaml\nyaml.unsafe_load_all(open('a'))", "MF-NAT-004"),
+        ("from ruamel.yaml import YAML\nYAML(typ='unsafe').load(open('a'))", "MF-NAT-004"),
+        ("import jsonpickle\njsonpickle.unpickler.decode(open('a').read())", "MF-NAT-004"),
+        ("from keras.models import load_model\nload_model('a.keras', safe_mode=False)", "MF-NAT-004"),
+        ("from sklearn.externals import joblib\njoblib.load('a')", "MF-NAT-002"),
+        ("import hickle\nhickle.load('a')", "MF-NAT-002"),
+    ],
+)
+def test_loaders_that_run_what_they_read_are_seen(source: str, rule: str) -> None:
+    assert rule in _flagged(source, "python")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import yaml\nyaml.safe_load_all(open('a'))",
+        "from ruamel.yaml import YAML\nYAML(typ='safe').load(open('a'))",
+        "from ruamel.yaml import YAML\nYAML().load(open('a'))",
+        "from keras.models import load_model\nload_model('a.keras')",
+    ],
+)
+def test_loaders_that_build_only_what_they_know_are_left_alone(source: str) -> None:
+    assert not {"MF-NAT-002", "MF-NAT-004"} & _flagged(source, "python")
