@@ -18,6 +18,7 @@ __all__ = ["Names", "PatternRule", "Policy", "builtin_policy", "parse_policy", "
 
 _MAX_BYTES = 256 * 1024
 _MAX_ITEMS = 10_000
+_SEVERITIES = ("low", "medium", "high", "critical", "off")
 _LAYERS_IDS = ("GUARDDOG-", "HEXORA-")
 ReviewAction = Literal["allow", "deny", "ask"]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -113,6 +114,7 @@ def parse_policy(data: bytes) -> Policy:
     if not isinstance(base, str):
         raise InvalidRequestError("`extends` names a built-in policy", field="policy.extends")
     _refuse_unknown(table, Policy, "policy")
+    _check_severities(table)
     merged = _merge(msgspec.to_builtins(builtin_policy(base)), table)
     try:
         policy = msgspec.convert(merged, Policy)
@@ -151,6 +153,16 @@ def _unknown(what: str, name: str, known: list[str], where: str) -> InvalidReque
     close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else None
     return InvalidRequestError(f"unknown {what} {name[:100]!r} in the policy", field=f"{where}.{name[:100]}", hint=hint)
+
+
+def _check_severities(table: dict[str, Any]) -> None:
+    moved = table.get("severity")
+    for rule, severity in moved.items() if isinstance(moved, dict) else ():
+        if severity not in _SEVERITIES:
+            raise InvalidRequestError(
+                f"rule {rule[:64]}: no severity {str(severity)[:64]!r}; known: {', '.join(_SEVERITIES)}",
+                field=f"policy.severity.{rule[:64]}",
+            )
 
 
 def _check_rules(policy: Policy) -> None:
