@@ -242,7 +242,7 @@ def test_a_policy_file_and_a_manifest_are_used(programs: Path) -> None:
         (["--policy", "mine", "x.py"], "the file of that name is ./mine"),
         (
             ["--policy", "./mine", "x.py"],
-            "rule MF-FILE-001: no severity 'hgih'; known: low, medium",
+            "no severity 'hgih' for severity.MF-FILE-001 in the policy; known: low",
         ),
         (["empty"], "there is no program below empty: no file's name ends in .py"),
     ],
@@ -261,6 +261,23 @@ def test_what_cannot_be_read_is_said_and_counts_as_unparseable(tmp_path: Path) -
     result = scan("none.py", cwd=tmp_path)
     assert result.returncode == 3
     assert "cannot read none.py: No such file" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("name", ["task", "-"])
+def test_a_first_line_of_another_language_is_not_judged_as_python(tmp_path: Path, name: str) -> None:
+    (tmp_path / "task").write_text("#!/usr/bin/env ruby\nputs 1\n")
+    result = scan(name, stdin=b"#!/usr/bin/env ruby\nputs 1\n", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "--lang says which" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("form", ["--json", "--sarif", None])
+def test_a_full_disk_is_one_sentence(programs: Path, form: str | None) -> None:
+    command = [sys.executable, "-m", "mayfly", "scan", *([form] if form else []), "bad.py"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, cwd=programs, check=False)
+    assert done.returncode == 125
+    assert done.stderr.decode() == "mayfly: cannot write the output: No space left on device\n"
 
 
 def test_a_long_file_is_not_given_a_wrong_size(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def _sources(name: str, lang: ScanLanguage | None) -> Iterator[_Source]:
         raise click.UsageError("a file's name is empty; standard input is -")
     if name == "-":
         data = sys.stdin.buffer.read(CODE_MAX_BYTES + 1)
-        yield _Source("standard input", data, lang or _by_first_line(data) or "python")
+        yield _of_language("standard input", data, lang or _by_first_line(data), "")
     elif Path(name).is_dir():
         yield from _below(Path(name), lang)
     else:
@@ -223,10 +223,15 @@ def _one(path: Path, lang: ScanLanguage | None) -> _Source:
             return _Source(str(path), b"", "python", problem=f"{path} is not a notebook")
         return _Source(str(path), source, "python")
     found = lang or _LANGUAGES.get(path.suffix.lower()) or _by_first_line(data)
-    if found is None and path.suffix and not path.name.startswith("."):
-        said = f"nothing says that {path} is in a language that can be scanned; --lang says which"
-        return _Source(str(path), data, "python", problem=said)
-    return _Source(str(path), data, found or "python")
+    return _of_language(str(path), data, found, "" if path.name.startswith(".") else path.suffix)
+
+
+def _of_language(name: str, data: bytes, lang: ScanLanguage | None, suffix: str) -> _Source:
+    """The program; Python where neither an ending nor a first line speaks of another language."""
+    if lang is None and (suffix or data.startswith(b"#!")):
+        said = f"nothing says that {name} is in a language that can be scanned; --lang says which"
+        return _Source(name, data, "python", problem=said)
+    return _Source(name, data, lang or "python")
 
 
 def _by_first_line(data: bytes) -> ScanLanguage | None:
@@ -302,8 +307,8 @@ def _report(source: _Source, verdict: Verdict) -> list[str]:
 def _finding(finding: Finding, lines: list[bytes]) -> list[str]:
     severity = paint(finding.severity, fg=_COLOURS[finding.severity], bold=True, err=False)
     cwe = f" [{finding.cwe}]" if finding.cwe else ""
-    place = f"{finding.line}:{finding.column} " if finding.line else ""
-    out = [f"  {place}{severity} {safe(finding.rule)} {safe(finding.message)}{cwe}"]
+    place = ":".join(str(number) for number in (finding.line, finding.column) if number)
+    out = [f"  {place}{' ' if place else ''}{severity} {safe(finding.rule)} {safe(finding.message)}{cwe}"]
     if 0 < finding.line <= len(lines):
         raw = lines[finding.line - 1]
         # The column counts bytes of UTF-8 from 1, as Python's parser does from 0.

@@ -18,7 +18,7 @@ __all__ = ["Names", "PatternRule", "Policy", "builtin_policy", "parse_policy", "
 
 _MAX_BYTES = 256 * 1024
 _MAX_ITEMS = 10_000
-_SEVERITIES = ("low", "medium", "high", "critical", "off")
+_SEVERITIES = ("low", "medium", "high", "critical")
 _LAYERS_IDS = ("GUARDDOG-", "HEXORA-")
 ReviewAction = Literal["allow", "deny", "ask"]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -158,11 +158,16 @@ def _unknown(what: str, name: str, known: list[str], where: str) -> InvalidReque
 def _check_severities(table: dict[str, Any]) -> None:
     moved = table.get("severity")
     for rule, severity in moved.items() if isinstance(moved, dict) else ():
-        if severity not in _SEVERITIES:
-            raise InvalidRequestError(
-                f"rule {rule[:64]}: no severity {str(severity)[:64]!r}; known: {', '.join(_SEVERITIES)}",
-                field=f"policy.severity.{rule[:64]}",
-            )
+        _check_severity(f"severity.{rule[:64]}", severity, (*_SEVERITIES, "off"))
+    for key in ("deny_at", "review_at"):
+        if key in table:
+            _check_severity(key, table[key], _SEVERITIES)
+
+
+def _check_severity(key: str, severity: object, known: tuple[str, ...]) -> None:
+    if severity not in known:
+        said = f"no severity {str(severity)[:64]!r} for {key} in the policy; known: {', '.join(known)}"
+        raise InvalidRequestError(said, field=f"policy.{key}")
 
 
 def _check_rules(policy: Policy) -> None:

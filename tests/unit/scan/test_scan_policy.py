@@ -31,6 +31,7 @@ def test_an_unknown_policy_names_the_field_and_the_known_ones() -> None:
         ('name = "a"\n[[pattern]]\nid = "X-1"\nregex = "x"\nmessage = "m"', "policy.pattern[0].regex", None),
         ('name = "a"\nreview = "maybe"', "policy.review", None),
         ('name = "a"\n[severity]\nMF-IMP-001 = "fatal"', "policy.severity.MF-IMP-001", None),
+        ('name = "a"\ndeny_at = "fatal"', "policy.deny_at", None),
         ('name = "a"\n[[pattern]]\nid = "X-1"\npattern = "("\nmessage = "m"', "policy.pattern[0].pattern", None),
         ('name = "a"\n[[pattern]]\nid = "MF-1"\npattern = "x"\nmessage = "m"', "policy.pattern[0].id", None),
         ('extends = "nothing"', "policy", None),
