@@ -41,11 +41,14 @@ _FORMS: tuple[tuple[str | re.Pattern[str], tuple[_Form, ...]], ...] = (
     ("pypi-AgEI", (("a PyPI token", re.compile(r"\bpypi-AgEI[\w-]{50,}")),)),
     (":AA", (("a bot token", re.compile(r"\b\d{8,10}:AA[\w-]{33}\b")),)),
 )
-_PASSWORD_SIGNS = ("assw", "ecret_key", "pi_key", "uth_token")
-_PASSWORD = re.compile(
-    r"(?i)(?:passw(?:or)?d|secret_key|api_key|auth_token)\w{0,30}[\"']?\s?[:=]\s?"
-    r"[\"'](?=[^\"']{0,100}\d)[^\"'\s{}$<>]{8,100}[\"']"
-)
+_GIVEN = r"\w{0,30}[\"']?\s?[:=]\s?[\"'](?=[^\"']{0,100}\d)[^\"'\s{}$<>]{8,100}[\"']"
+# By the word they begin with, in a text of small letters.
+_PASSWORDS = {
+    "passw": re.compile("passw(?:or)?d" + _GIVEN),
+    "secret_key": re.compile("secret_key" + _GIVEN),
+    "api_key": re.compile("api_key" + _GIVEN),
+    "auth_token": re.compile("auth_token" + _GIVEN),
+}
 _MAX = 20
 _ENTITIES = re.compile(
     r"<!ENTITY\s+%?\s*[\w.-]{1,80}\s+(?:SYSTEM|PUBLIC)\b|<!ENTITY\s+([\w.-]{1,80})\s+\S?(?:&[\w.-]{1,80};\s*){4}"
@@ -53,7 +56,9 @@ _ENTITIES = re.compile(
 
 
 def _place(text: str, offset: int) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+    """Line and column, which counts bytes of UTF-8."""
+    start = text.rfind("\n", 0, offset) + 1
+    return text.count("\n", 0, start) + 1, len(text[start:offset].encode()) + 1
 
 
 def secrets_in_text(text: str) -> Iterator[TextSeen]:
@@ -64,11 +69,19 @@ def secrets_in_text(text: str) -> Iterator[TextSeen]:
         if sign in text if isinstance(sign, str) else sign.search(text):
             for name, pattern in forms:
                 yield from _seen(text, name, pattern)
-    lower = text.lower()
-    for sign in _PASSWORD_SIGNS:
-        if sign in lower:
-            yield from _seen(text, "a password", _PASSWORD)
-            break
+    yield from _passwords(text)
+
+
+def _passwords(text: str) -> Iterator[TextSeen]:
+    # Only letters of ASCII: what others become may have another length.
+    lower = text.lower() if text.isascii() else text.encode().lower().decode()
+    spans = [match.span() for word, pattern in _PASSWORDS.items() if word in lower for match in pattern.finditer(lower)]
+    end = 0
+    for start, after in sorted(spans)[:_MAX]:
+        if start >= end:  # `api_key_password = ...` is one
+            end = after
+            line, column = _place(text, start)
+            yield TextSeen(text="", name="a password", line=line, column=column)
 
 
 def _seen(text: str, name: str, pattern: re.Pattern[str]) -> Iterator[TextSeen]:

@@ -123,6 +123,12 @@ def test_a_password_in_the_source_is_seen_however_its_name_is_written(name: str)
     assert "MF-SEC-001" in _flagged(f"{name} = 'correct-horse-7'", "python")
 
 
+def test_a_password_is_told_once_and_at_its_place_among_other_letters() -> None:
+    source = "# \u0130\u00df\u1e9e\nx = '\u0130'; API_KEY_password = 'correct-horse-7'\n"
+    found = scan(source.encode(), lang="python", policy=DEFAULT).findings
+    assert [(f.rule, f.line, f.column) for f in found] == [("MF-SEC-001", 2, 11)]
+
+
 @pytest.mark.parametrize(
     ("source", "rule"),
     [
