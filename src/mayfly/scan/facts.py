@@ -96,7 +96,10 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Oddity(Fact, frozen=True, kw_only=True):
-    """Something about the bytes themselves: `kind` is `bidi`, `bare-cr`, `invisible` or `compat-letters`."""
+    """Something about the bytes themselves: `kind` is `bidi`, `bare-cr`, `invisible`, `compat-letters`, ...
+
+    `unparsed`: a part that the grammar does not take; `unwalked`: from here on nothing was looked at.
+    """
 
     kind: str
     text: str

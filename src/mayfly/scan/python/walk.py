@@ -79,6 +79,7 @@ class Walk:
         for statement in statements:
             self._steps += 1
             if self._steps > _MAX_STEPS:
+                rec.overrun()
                 return
             rec.line, rec.column = statement.lineno, statement.col_offset + 1
             table.get(statement.__class__, other_statement)(self, statement)
