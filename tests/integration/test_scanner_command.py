@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from mayfly.cli import cli
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "import os\nos.remove('/etc/passwd')\n"
@@ -233,10 +237,20 @@ def test_a_policy_file_and_a_manifest_are_used(programs: Path) -> None:
         (["--policy", "./none.toml", "x.py"], "cannot read none.toml"),
         ([], "Missing argument"),
         (["--lang", "perl", "x.py"], "perl"),
+        ([""], "a file's name is empty"),
+        (["--json", "--sarif", "x.py"], "name one"),
+        (["--policy", "mine", "x.py"], "the file of that name is ./mine"),
+        (
+            ["--policy", "./mine", "x.py"],
+            "no severity 'hgih' for severity.MF-FILE-001 in the policy; known: low",
+        ),
+        (["empty"], "there is no program below empty: no file's name ends in .py"),
     ],
 )
 def test_wrong_use_is_one_sentence(tmp_path: Path, args: list[str], said: str) -> None:
     (tmp_path / "x.py").write_text("1")
+    (tmp_path / "mine").write_text('[severity]\nMF-FILE-001 = "hgih"\n')
+    (tmp_path / "empty").mkdir()
     result = scan(*args, cwd=tmp_path)
     assert result.returncode == 2
     assert said in result.stderr.decode()
@@ -247,3 +261,47 @@ def test_what_cannot_be_read_is_said_and_counts_as_unparseable(tmp_path: Path) -
     result = scan("none.py", cwd=tmp_path)
     assert result.returncode == 3
     assert "cannot read none.py: No such file" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("name", ["task", "-"])
+def test_a_first_line_of_another_language_is_not_judged_as_python(tmp_path: Path, name: str) -> None:
+    (tmp_path / "task").write_text("#!/usr/bin/env ruby\nputs 1\n")
+    result = scan(name, stdin=b"#!/usr/bin/env ruby\nputs 1\n", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "--lang says which" in result.stdout.decode()
+
+
+@pytest.mark.parametrize("form", ["--json", "--sarif", None])
+def test_a_full_disk_is_one_sentence(programs: Path, form: str | None) -> None:
+    command = [sys.executable, "-m", "mayfly", "scan", *([form] if form else []), "bad.py"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, cwd=programs, check=False)
+    assert done.returncode == 125
+    assert done.stderr.decode() == "mayfly: cannot write the output: No space left on device\n"
+
+
+def test_a_long_file_is_not_given_a_wrong_size(tmp_path: Path) -> None:
+    (tmp_path / "long.py").write_bytes(b"#" * 300_000)
+    result = scan("long.py", cwd=tmp_path)
+    assert result.returncode == 3
+    assert "the program has more than 262144 bytes" in result.stdout.decode()
+
+
+def test_a_directory_that_cannot_be_listed_is_not_taken_for_harmless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "open" / "a.py").write_text("print(1)")
+    listed = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "closed":  # root may list every directory, and tests may run as root
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    result = CliRunner().invoke(cli, ["scan", str(tmp_path)], standalone_mode=False)
+    assert result.return_value == 3
+    assert "a.py: allow" in result.output
+    assert f"cannot list {tmp_path / 'closed'}: Permission denied" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 
@@ -14,6 +15,7 @@ USAGE = 2
 FAILED = 125
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def exit_code_of(error: Exception) -> int | None:
@@ -22,6 +24,8 @@ def exit_code_of(error: Exception) -> int | None:
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return FAILED
     from mayfly.errors import DeniedError, InvalidRequestError, MayflyError
 
     if isinstance(error, InvalidRequestError):
@@ -33,16 +37,23 @@ def exit_code_of(error: Exception) -> int | None:
 
 def show_failure(error: Exception) -> None:
     """Say it on standard error; a closed pipe is not worth a word."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError):
         # What is still buffered has nowhere to go.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        if isinstance(error, BrokenPipeError):
+            return
+    text = error.format_message() if isinstance(error, click.ClickException) else _said(error)
     with contextlib.suppress(BrokenPipeError):
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         click.echo(f"{paint('mayfly:', fg='red')} {safe(text)}", err=True)
+
+
+def _said(error: Exception) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"cannot write {error.filename or 'the output'}: {error.strerror}"
 
 
 def paint(text: str, *, fg: str | None = None, bold: bool = False, err: bool = True) -> str:

@@ -95,11 +95,14 @@ def scan(
 
     Exit code: 0 allow, 1 review, 2 deny, 3 not to be parsed or read; of several files, the highest.
     """
+    if as_json and as_sarif:
+        raise click.UsageError("--json and --sarif are two forms of the same answer; name one")
     chosen = _with_layers(_policy(policy), layers)
     held = _manifest(manifest)
     sources = [source for name in files for source in _sources(name, lang)]
     if not sources:
-        raise click.UsageError("there is nothing to scan: no file with a known name or first line")
+        below = ", ".join(safe(name) for name in files)
+        raise click.UsageError(f"there is no program below {below}: no file's name ends in {', '.join(_LANGUAGES)}")
     verdicts = _judge(sources, chosen, held)
     pairs = [(source.name, verdict) for source, verdict in zip(sources, verdicts, strict=True)]
     if as_sarif:
@@ -123,6 +126,8 @@ def scan(
 def _policy(name: str) -> Policy:
     from mayfly.scan import builtin_policy, parse_policy, policy_names
 
+    if name not in policy_names() and not name.endswith(".toml") and "/" not in name and Path(name).is_file():
+        raise click.UsageError(f"no policy {name!r}; the file of that name is ./{name}")
     if name in policy_names() or not (name.endswith(".toml") or "/" in name):
         return builtin_policy(name)
     return parse_policy(_read(Path(name), 256 * 1024))
@@ -163,9 +168,11 @@ def _sources(name: str, lang: ScanLanguage | None) -> Iterator[_Source]:
     """The programs that an argument names."""
     from mayfly.model import CODE_MAX_BYTES
 
+    if not name:
+        raise click.UsageError("a file's name is empty; standard input is -")
     if name == "-":
         data = sys.stdin.buffer.read(CODE_MAX_BYTES + 1)
-        yield _Source("standard input", data, lang or _by_first_line(data) or "python")
+        yield _of_language("standard input", data, lang or _by_first_line(data), "")
     elif Path(name).is_dir():
         yield from _below(Path(name), lang)
     else:
@@ -173,9 +180,13 @@ def _sources(name: str, lang: ScanLanguage | None) -> Iterator[_Source]:
 
 
 def _below(top: Path, lang: ScanLanguage | None) -> Iterator[_Source]:
-    """Every program below a directory, in order; links are not followed, hidden directories left out."""
+    """Every program below a directory, in order; links are not followed, hidden directories left out.
+
+    A directory that cannot be listed comes last: what it holds was not judged.
+    """
     count = 0
-    for folder, folders, names in os.walk(top, followlinks=False):
+    closed: list[OSError] = []
+    for folder, folders, names in os.walk(top, onerror=closed.append, followlinks=False):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
         for name in sorted(names):
             path = Path(folder) / name
@@ -190,6 +201,9 @@ def _below(top: Path, lang: ScanLanguage | None) -> Iterator[_Source]:
                 if count > _MAX_FILES:
                     raise click.UsageError(f"{top} holds more than {_MAX_FILES:,} programs; name fewer")
                 yield _one(path, lang)
+    for error in closed:
+        path = Path(error.filename)
+        yield _Source(str(path), b"", "python", problem=f"cannot list {path}: {error.strerror}")
 
 
 def _one(path: Path, lang: ScanLanguage | None) -> _Source:
@@ -209,10 +223,15 @@ def _one(path: Path, lang: ScanLanguage | None) -> _Source:
             return _Source(str(path), b"", "python", problem=f"{path} is not a notebook")
         return _Source(str(path), source, "python")
     found = lang or _LANGUAGES.get(path.suffix.lower()) or _by_first_line(data)
-    if found is None and path.suffix and not path.name.startswith("."):
-        said = f"nothing says that {path} is in a language that can be scanned; --lang says which"
-        return _Source(str(path), data, "python", problem=said)
-    return _Source(str(path), data, found or "python")
+    return _of_language(str(path), data, found, "" if path.name.startswith(".") else path.suffix)
+
+
+def _of_language(name: str, data: bytes, lang: ScanLanguage | None, suffix: str) -> _Source:
+    """The program; Python where neither an ending nor a first line speaks of another language."""
+    if lang is None and (suffix or data.startswith(b"#!")):
+        said = f"nothing says that {name} is in a language that can be scanned; --lang says which"
+        return _Source(name, data, "python", problem=said)
+    return _Source(name, data, lang or "python")
 
 
 def _by_first_line(data: bytes) -> ScanLanguage | None:
@@ -288,8 +307,8 @@ def _report(source: _Source, verdict: Verdict) -> list[str]:
 def _finding(finding: Finding, lines: list[bytes]) -> list[str]:
     severity = paint(finding.severity, fg=_COLOURS[finding.severity], bold=True, err=False)
     cwe = f" [{finding.cwe}]" if finding.cwe else ""
-    place = f"{finding.line}:{finding.column} " if finding.line else ""
-    out = [f"  {place}{severity} {safe(finding.rule)} {safe(finding.message)}{cwe}"]
+    place = ":".join(str(number) for number in (finding.line, finding.column) if number)
+    out = [f"  {place}{' ' if place else ''}{severity} {safe(finding.rule)} {safe(finding.message)}{cwe}"]
     if 0 < finding.line <= len(lines):
         raw = lines[finding.line - 1]
         # The column counts bytes of UTF-8 from 1, as Python's parser does from 0.

@@ -205,7 +205,7 @@ class Scanner:
         `file_name` is the program's name as its user knows it, for layers with rules about certain files.
         """
         if len(code) > CODE_MAX_BYTES:
-            message = f"the program has {len(code)} bytes; at most {CODE_MAX_BYTES} are taken"
+            message = f"the program has more than {CODE_MAX_BYTES} bytes, the most that are taken"
             return unparseable(message, kind="size")
         name = file_name[-_NAME_CHARS:].encode("utf-8", "replace").decode("utf-8")
         job = _Job(code, lang, policy, manifest, name)

@@ -14,7 +14,7 @@ from mayfly.scan.capabilities import capabilities_of
 from mayfly.scan.facts import program_end
 from mayfly.scan.nested import facts_of
 from mayfly.scan.rule import Scene
-from mayfly.scan.rules import rules_by_fact
+from mayfly.scan.rules import rules_for
 from mayfly.scan.secrets_in_text import secrets_in_text
 from mayfly.scan.source import Refusal, oddities, read_program
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCANNER_VERSION", "scan", "unparseable"]
 
-SCANNER_VERSION = "5"
+SCANNER_VERSION = "6"
 """Grows with every change that can change a verdict."""
 
 _RANK: dict[str, int] = {"low": 0, "medium": 1, "high": 2, "critical": 3}
@@ -39,16 +39,23 @@ _MAX_MESSAGE = 400
 
 
 def scan(
-    source: bytes, *, lang: ScanLanguage, policy: Policy, manifest: Manifest | None = None, file_name: str = ""
+    source: bytes,
+    *,
+    lang: ScanLanguage,
+    policy: Policy,
+    manifest: Manifest | None = None,
+    file_name: str = "",
+    keep: list[object] | None = None,
 ) -> Verdict:
     """The verdict on a program. Never raises; whatever cannot be looked at is `unparseable`.
 
-    Does no I/O but what the policy's `layers` do. `file_name` is for layers with rules about certain files.
+    Does no I/O but what the policy's `layers` do. `file_name` is for layers with rules about certain files. What was
+    made on the way and takes time to free is put into `keep`, for callers that have that time later.
     """
     started = time.perf_counter()
     versions = {"scanner": SCANNER_VERSION, "policy": policy.version, "python": _python_version()}
     try:
-        verdict = _judge(source, lang, policy, manifest, file_name)
+        verdict = _judge(source, Scene(policy, manifest, lang), file_name, keep)
     except (Exception, RecursionError) as error:  # noqa: BLE001 - a scanner that fails must refuse, not raise
         refusal = Refusal("limit", f"the scan could not finish ({type(error).__name__})")
         verdict = unparseable(refusal.message, kind=refusal.kind)
@@ -82,17 +89,17 @@ def _python_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def _judge(source: bytes, lang: ScanLanguage, policy: Policy, manifest: Manifest | None, file_name: str) -> Verdict:
+def _judge(source: bytes, scene: Scene, file_name: str, keep: list[object] | None) -> Verdict:
+    policy, lang = scene.policy, scene.lang
     program = read_program(source, lang)
     if isinstance(program, Refusal):
         return unparseable(program.message, kind=program.kind, line=program.line, column=program.column)
-    facts = facts_of(program, manifest)
+    facts = facts_of(program, scene.manifest, keep)
     if isinstance(facts, Refusal):
         return unparseable(facts.message, kind=facts.kind, line=facts.line, column=facts.column)
     facts += oddities(program)
     facts += secrets_in_text(program.text)
     facts.append(program_end(facts))
-    scene = Scene(policy, manifest, lang)
     others: list[Finding] = []
     versions: dict[str, str] = {}
     if policy.layers:
@@ -101,7 +108,7 @@ def _judge(source: bytes, lang: ScanLanguage, policy: Policy, manifest: Manifest
         others, gaps, versions = findings_of(policy.layers, program, file_name)
         facts += gaps
         if "guarddog" in versions:
-            scene = Scene(policy, manifest, lang, popular_packages())
+            scene = Scene(policy, scene.manifest, lang, popular_packages())
     findings = _findings(facts, scene)
     findings += _moved(others, policy)
     findings += _own_patterns(program, policy)
@@ -124,11 +131,10 @@ def _moved(findings: Iterable[Finding], policy: Policy) -> Iterator[Finding]:
 
 def _findings(facts: Iterable[Fact], scene: Scene) -> list[Finding]:
     """What the rules say of the facts, each rule once a place."""
-    table = rules_by_fact()
     moves = scene.policy.severity
     found: dict[tuple[str, int, int], Finding] = {}
     for fact in facts:
-        for check, rule in table.get(fact.__class__, ()):
+        for check, rule in rules_for(fact):
             if (hit := check(fact, scene)) is None or (moved := moves.get(rule.id)) == "off":
                 continue
             key = (rule.id, fact.line, fact.column)

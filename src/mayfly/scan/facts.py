@@ -66,6 +66,8 @@ class Value(msgspec.Struct, frozen=True):
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts it may be; bytes count as Latin-1 text. A text with an unknown end counts by its start."""
+        if not self.consts:
+            return (self.prefix,) if self.prefix else ()
         found = [c if isinstance(c, str) else c.decode("latin-1") for c in self.consts if isinstance(c, (str, bytes))]
         if self.prefix:
             found.append(self.prefix)
@@ -74,7 +76,9 @@ class Value(msgspec.Struct, frozen=True):
     @property
     def numbers(self) -> tuple[int | float, ...]:
         """The numbers it may be."""
-        return tuple(c for c in self.consts if isinstance(c, (int, float)) and not isinstance(c, bool))
+        if not self.consts:
+            return ()
+        return tuple([c for c in self.consts if isinstance(c, (int, float)) and not isinstance(c, bool)])
 
 
 UNKNOWN = Value()
@@ -92,7 +96,10 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Oddity(Fact, frozen=True, kw_only=True):
-    """Something about the bytes themselves: `kind` is `bidi`, `bare-cr`, `invisible` or `compat-letters`."""
+    """Something about the bytes themselves: `kind` is `bidi`, `bare-cr`, `invisible`, `compat-letters`, ...
+
+    `unparsed`: a part that the grammar does not take; `unwalked`: from here on nothing was looked at.
+    """
 
     kind: str
     text: str

@@ -95,6 +95,8 @@ def _under(host: str, whole: str, domains: tuple[str, ...]) -> bool:
 
 def host_matches(text: str, patterns: tuple[str, ...]) -> bool:
     """True when a pattern names the text's host, or a domain above it; `*` stands for anything."""
+    if not patterns:
+        return False
     host = host_of(text)
     for pattern in patterns:
         expression = re.escape(pattern.lower()).replace(r"\*", ".*")

@@ -31,7 +31,7 @@ def locate(module: str, manifest: Manifest | None, popular: Popular = NOBODY) ->
         if top in sys.stdlib_module_names or top in _ALWAYS:
             return "stdlib"
     elif top in manifest.importable or top in _ALWAYS:
-        return "stdlib" if top in manifest.stdlib else "image"
+        return "stdlib" if top in manifest.standard else "image"
     if top in KNOWN_MODULES or top.lower() in popular.known:
         return "known"
     # A module of the scanner's own standard library that the guest lacks (removed since) is known as well.
@@ -66,6 +66,8 @@ def _targets() -> tuple[str, ...]:
 
 def import_named(module: str, names: tuple[str, ...]) -> bool:
     """True when `names` holds the module or one of its parents."""
+    if not names:
+        return False
     parts = module.split(".")
     return any(".".join(parts[:count]) in names for count in range(1, len(parts) + 1))
 

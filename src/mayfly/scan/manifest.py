@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import msgspec
 
@@ -13,7 +14,7 @@ __all__ = ["Manifest", "parse_manifest"]
 _MAX_BYTES = 4 * 1024 * 1024
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """What programs find in an image: `stdlib` and `modules` are importable top-level names.
 
     `python` is the version as `3.13.5`; `distributions` maps a distribution's name to its version.
@@ -27,19 +28,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()
     """Modules that the interpreter waiting in a template has imported."""
 
-    @property
+    @cached_property
+    def standard(self) -> frozenset[str]:
+        """The top-level names of the standard library."""
+        return frozenset(self.stdlib)
+
+    @cached_property
     def importable(self) -> frozenset[str]:
         """Every top-level name that an import finds."""
-        return _importable(self.stdlib, self.modules)
+        return self.standard.union(self.modules)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of its content, to name it by."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
-
-
-def _importable(stdlib: tuple[str, ...], modules: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(stdlib).union(modules)
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -18,12 +18,14 @@ _MAX_NESTING = 6
 _nesting: ContextVar[int] = ContextVar("nesting", default=0)
 
 
-def facts_of(program: Program, manifest: Manifest | None = None) -> list[Fact] | Refusal:
-    """The facts of a program, by its language's front end."""
+def facts_of(
+    program: Program, manifest: Manifest | None = None, keep: list[object] | None = None
+) -> list[Fact] | Refusal:
+    """The facts of a program, by its language's front end. What takes time to free is put into `keep`."""
     if program.lang == "python":
         from mayfly.scan.python import python_facts
 
-        return python_facts(program, manifest)
+        return python_facts(program, manifest, keep)
     if program.lang == "bash":
         from mayfly.scan.bash import bash_facts
 

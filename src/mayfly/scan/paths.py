@@ -161,6 +161,8 @@ def _classify(raw: str) -> PathKind:  # noqa: C901, PLR0911 - a list of kinds, i
 
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
     """True when a pattern (with `*` for anything) is the path or a directory above it."""
+    if not patterns:
+        return False
     text = normalise(path)
     for pattern in patterns:
         expression = re.escape(pattern.rstrip("/")).replace(r"\*", ".*")

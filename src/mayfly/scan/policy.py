@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import re
 import tomllib
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,6 +18,7 @@ __all__ = ["Names", "PatternRule", "Policy", "builtin_policy", "parse_policy", "
 
 _MAX_BYTES = 256 * 1024
 _MAX_ITEMS = 10_000
+_SEVERITIES = ("low", "medium", "high", "critical")
 _LAYERS_IDS = ("GUARDDOG-", "HEXORA-")
 ReviewAction = Literal["allow", "deny", "ask"]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -46,7 +48,7 @@ class PatternRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """None named: every language."""
 
 
-class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """How findings become a verdict.
 
     `severity` moves rules (`off` silences one); a finding at `deny_at` or above denies, at `review_at` or above asks
@@ -68,12 +70,12 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     layers: tuple[Literal["guarddog", "hexora"], ...] = ()
     """Other scanners whose findings count as well, where they are installed."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits of its content."""
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:12]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Name and digest, as receipts hold it."""
         return f"{self.name}@{self.digest}"
@@ -112,6 +114,7 @@ def parse_policy(data: bytes) -> Policy:
     if not isinstance(base, str):
         raise InvalidRequestError("`extends` names a built-in policy", field="policy.extends")
     _refuse_unknown(table, Policy, "policy")
+    _check_severities(table)
     merged = _merge(msgspec.to_builtins(builtin_policy(base)), table)
     try:
         policy = msgspec.convert(merged, Policy)
@@ -150,6 +153,21 @@ def _unknown(what: str, name: str, known: list[str], where: str) -> InvalidReque
     close = difflib.get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else None
     return InvalidRequestError(f"unknown {what} {name[:100]!r} in the policy", field=f"{where}.{name[:100]}", hint=hint)
+
+
+def _check_severities(table: dict[str, Any]) -> None:
+    moved = table.get("severity")
+    for rule, severity in moved.items() if isinstance(moved, dict) else ():
+        _check_severity(f"severity.{rule[:64]}", severity, (*_SEVERITIES, "off"))
+    for key in ("deny_at", "review_at"):
+        if key in table:
+            _check_severity(key, table[key], _SEVERITIES)
+
+
+def _check_severity(key: str, severity: object, known: tuple[str, ...]) -> None:
+    if severity not in known:
+        said = f"no severity {str(severity)[:64]!r} for {key} in the policy; known: {', '.join(known)}"
+        raise InvalidRequestError(said, field=f"policy.{key}")
 
 
 def _check_rules(policy: Policy) -> None:

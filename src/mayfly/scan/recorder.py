@@ -18,6 +18,7 @@ from mayfly.scan.facts import (
     LoadUse,
     LoopUse,
     NetUse,
+    Oddity,
     ProcUse,
     Value,
 )
@@ -29,13 +30,14 @@ __all__ = ["MAX_DEPTH", "Recorder"]
 
 MAX_DEPTH = 3
 _MAX_FACTS = 20_000
-_MAX_NESTED = 64
+_MAX_NESTED = 512
+_MAX_FILES = 64
 _MAX_WRITTEN = 64 * 1024
 _PLAIN_COMMANDS = frozenset({"echo", "printf", "true", "false", "set", "shift", "test", "[", ":", "export", "local"})
 
 
 class Recorder:
-    """Collects facts at the current place. Bounded: what comes after 20,000 facts is dropped."""
+    """Collects facts at the current place. Bounded: what comes after 20,000 facts is dropped, and that is a fact."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
@@ -45,12 +47,21 @@ class Recorder:
         self.loops = 0
         self.cwd = ""
         self._nested = 0
+        self._overran = False
         self._written: dict[str, str] = {}
         self._seen: set[tuple[str, str]] = set()
 
     def _add(self, fact: Fact) -> None:
         if len(self.facts) < _MAX_FACTS:
             self.facts.append(fact)
+        else:
+            self.overrun()
+
+    def overrun(self) -> None:
+        """There is more than is looked at: from here on the program is not judged."""
+        if not self._overran:
+            self._overran = True
+            self.facts.append(Oddity(kind="unwalked", text="", **self._at))
 
     @property
     def _at(self) -> dict[str, Any]:
@@ -71,7 +82,7 @@ class Recorder:
     def file(self, op: FileOp, path: Value, content: Value = UNKNOWN, mode: int | None = None) -> None:
         """A file is used."""
         path = self._below(path)
-        if op == "write" and path.consts and content.consts and len(self._written) < _MAX_NESTED:
+        if op == "write" and path.consts and content.consts and len(self._written) < _MAX_FILES:
             name = str(path.consts[0]).rpartition("/")[2]
             self._written[name] = self._written.get(name, "") + "".join(content.texts[:1])[:_MAX_WRITTEN]
         self._add(FileUse(op=op, path=path, content=content, mode=mode, in_loop=self.loops > 0, **self._at))
@@ -136,7 +147,17 @@ class Recorder:
 
     def call(self, name: str, args: list[Value], kwargs: dict[str, Value] | None = None) -> None:
         """A call with a resolved name."""
-        self._add(CallUse(name=name, args=tuple(args), kwargs=kwargs or {}, in_loop=self.loops > 0, **self._at))
+        self._add(
+            CallUse(
+                name=name,
+                args=tuple(args),
+                kwargs=kwargs or {},
+                in_loop=self.loops > 0,
+                line=self.line,
+                column=self.column,
+                depth=self.depth,
+            )
+        )
 
     def reaches(self, since: int) -> bool:
         """True when the facts since then use files, processes, the network or more dynamic code."""
@@ -148,8 +169,11 @@ class Recorder:
 
     def nested(self, text: str, lang: ScanLanguage, *, deeper: bool) -> bool:
         """Read a program inside the program; its facts get this place. False when it is none, or too deep."""
-        if self.depth + deeper > MAX_DEPTH or self._nested >= _MAX_NESTED or (text, lang) in self._seen:
+        if self.depth + deeper > MAX_DEPTH or (text, lang) in self._seen:
             return (text, lang) in self._seen
+        if self._nested >= _MAX_NESTED:
+            self.overrun()
+            return False
         self._seen.add((text, lang))
         self._nested += 1
         from mayfly.scan.nested import read_nested
@@ -157,6 +181,8 @@ class Recorder:
         facts = read_nested(text, lang)
         if facts is None:
             return False
+        if len(facts) > _MAX_FACTS // 10:
+            self.overrun()
         for fact in facts[: _MAX_FACTS // 10]:
             depth = fact.depth + self.depth + deeper
             if depth <= MAX_DEPTH:

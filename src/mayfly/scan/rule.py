@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mayfly.scan.layers.popular import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from mayfly.model import Severity
     from mayfly.scan.facts import Fact, ScanLanguage
@@ -48,7 +48,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule. `examples` and `near_misses` map a language to a program."""
+    """One rule. `examples` and `near_misses` map a language to a program.
+
+    `only` narrows a type of fact to what is called so: the names of calls and commands, the operations of file and
+    network uses. A star at a name's start or end stands for anything. A type that `only` leaves out is judged whole.
+    """
 
     id: str
     title: str
@@ -62,3 +66,4 @@ class Rule:
     confidence: Confidence = "high"
     capabilities: tuple[str, ...] = ()
     languages: tuple[str, ...] = field(default=("python", "bash", "javascript"))
+    only: Mapping[type[Fact], Collection[str]] = field(default_factory=dict)

@@ -72,7 +72,10 @@ def _place_in_bytes(data: bytes, offset: int) -> tuple[int, int]:
 
 def _foreign_cookie(data: bytes) -> str | None:
     """The declared encoding when it is not UTF-8, by the rules of PEP 263, where a carriage return ends a line."""
-    lines = _LINE_END.split(data[:4096], maxsplit=2)[:2]
+    start = data[:4096]
+    if b"coding" not in start:
+        return None
+    lines = _LINE_END.split(start, maxsplit=2)[:2]
     for number, line in enumerate(lines):
         if match := _COOKIE.match(line):
             name = match[1].lower().replace(b"_", b"-")

@@ -40,7 +40,7 @@ _MAX_INT_BITS = 4096
 
 def limited(constant: Any) -> bool:
     """True when a constant is small enough to be kept."""
-    if isinstance(constant, (str, bytes)):
+    if constant.__class__ is str or isinstance(constant, (str, bytes)):
         return len(constant) <= _MAX_TEXT
     if isinstance(constant, int):
         return constant.bit_length() <= _MAX_INT_BITS

@@ -79,11 +79,20 @@ def _serve() -> None:
         _allow_cpu()
         policy = request.policy or policy
         manifest = None if request.no_manifest else request.manifest or manifest
-        verdict = scan(request.source, lang=request.lang, policy=policy, manifest=manifest, file_name=request.file_name)
+        keep: list[object] = []
+        verdict = scan(
+            request.source,
+            lang=request.lang,
+            policy=policy,
+            manifest=manifest,
+            file_name=request.file_name,
+            keep=keep,
+        )
         reply = encode(Reply(verdict=verdict))
         del request, verdict
         _write(reply)
-        # Nobody waits now; while a program is scanned, looking for cycles would only cost time.
+        # Nobody waits now; while a program is scanned, freeing and looking for cycles would only cost time.
+        del keep
         gc.collect()
 
 

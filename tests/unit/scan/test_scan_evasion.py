@@ -536,3 +536,35 @@ def test_typescript_is_read() -> None:
     assert scan(plain.encode(), lang="typescript", policy=DEFAULT).verdict == "allow"
     hostile = plain + "import * as fs from 'fs';\nfs.unlinkSync('/etc/passwd' as string);\n"
     assert scan(hostile.encode(), lang="typescript", policy=DEFAULT).verdict == "deny"
+
+
+PADDING = {
+    "calls": ("python", "import os\n" + "os.getcwd()\n" * 21_000, "os.remove('/etc/passwd')"),
+    "statements": (
+        "python",
+        "import os\ndef f(a):\n" + "    a = 1\n" * 9_000 + "f(os)\n" * 5,
+        "os.remove('/etc/passwd')",
+    ),
+    "commands in Python": (
+        "python",
+        "import os\n" + "".join(f"os.system('true {number}')\n" for number in range(600)),
+        "os.system('rm -rf /etc')",
+    ),
+    "commands": ("bash", "true\n" * 21_000, "rm -rf /etc"),
+    "expressions": ("javascript", "f(1, 2, 3);\n" * 16_000, "require('fs').rmSync('/etc', {recursive: true})"),
+}
+
+
+@pytest.mark.parametrize("form", PADDING)
+def test_nobody_hides_behind_more_than_a_scan_looks_at(form: str) -> None:
+    lang, padding, hostile = PADDING[form]
+    assert scan(f"{padding}{hostile}\n".encode(), lang=lang, policy=DEFAULT).verdict == "deny"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("form", PADDING)
+def test_what_a_scan_gets_to_the_end_of_is_not_said_to_be_too_long(form: str) -> None:
+    lang, padding, _ = PADDING[form]
+    lines = padding.splitlines()[:400]
+    source = "\n".join(lines)
+    found = scan(source.encode(), lang=lang, policy=DEFAULT).findings  # type: ignore[arg-type]
+    assert "MF-SRC-006" not in {finding.rule for finding in found}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mayfly.scan import builtin_policy, scan
-from mayfly.scan.python import frontend
+from mayfly.scan.python import frontend, relevance
 from mayfly.scan.python.relevance import relevant
 from mayfly.scan.rules import all_rules
 
@@ -32,15 +32,18 @@ def _found(source: str) -> list[tuple[str, str]]:
 
 
 def _kept(source: str) -> str:
-    return "\n".join(ast.unparse(s) for s in relevant(ast.parse(source), source)[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relevance, "_WORTH_PICKING", 0)  # pick the statements of short programs too
+        return "\n".join(ast.unparse(s) for s in relevant(ast.parse(source), source)[0])
 
 
 @given(example=st.sampled_from(EXAMPLES), before=st.lists(st.sampled_from(COMPUTING), max_size=4), data=st.data())
 def test_examples_among_computing_code_are_found_as_by_a_full_walk(example, before, data) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     after = data.draw(st.lists(st.sampled_from(COMPUTING), max_size=3))
     source = "\n".join([*before, example, *after])
-    quick = _found(source)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relevance, "_WORTH_PICKING", 0)
+        quick = _found(source)
         patch.setattr(frontend, "relevant", lambda tree, _text: (tree.body, []))
         assert quick == _found(source)
 
@@ -81,3 +84,10 @@ def test_imports_in_what_is_not_walked_are_still_seen() -> None:
 def test_what_can_matter_is_kept(source: str, kept: list[str]) -> None:
     found = _kept(source)
     assert all(text in found for text in kept), found
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 40])
+def test_a_large_size_is_seen_among_few_and_among_many_long_numbers(count: int) -> None:
+    numbers = "".join(f"n{number} = {10**9 + number}\n" for number in range(count))
+    source = "\n".join(COMPUTING) + f"\n{numbers}rows = [0] * n{count - 1}\n"
+    assert any(rule == "MF-RES-003" for rule, _ in _found(source))

@@ -93,3 +93,65 @@ def test_a_policy_with_only_takes_named_hosts_and_paths() -> None:
     assert scan(b"open('/data/x')", lang="python", policy=policy).verdict == "allow"
     assert scan(b"open('x.csv')", lang="python", policy=policy).verdict == "deny"
     assert scan(b"curl https://example.com", lang="bash", policy=policy).verdict == "deny"
+
+
+def test_what_a_rule_is_narrowed_to_is_among_what_it_judges() -> None:
+    for rule in all_rules():
+        assert set(rule.only) <= set(rule.facts), rule.id
+        for kind, names in rule.only.items():
+            fields = kind.__struct_fields__
+            assert "name" in fields or "op" in fields, rule.id
+            assert all(name.strip("*") and "*" not in name[1:-1] for name in names), rule.id
+
+
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        ("import nmap\nnmap.PortScanner().scan('10.0.0.1')", "MF-NET-008"),
+        ("import psutil\nprint(psutil.net_connections(kind='inet'))", "MF-NET-009"),
+        ("import keyboard\nkeyboard.on_press(print)", "MF-REC-004"),
+        ("import ctypes\nctypes.windll.user32.SetWindowsHookExA(13, 0, 0, 0)", "MF-REC-004"),
+        ("import winreg\nwinreg.OpenKey(winreg.HKCU, r'Windows\\CurrentVersion\\Run')", "MF-PERS-003"),
+    ],
+)
+def test_rules_see_calls_by_the_start_or_the_end_of_a_name(call: str, rule: str) -> None:
+    assert rule in _flagged(call, "python")
+
+
+@pytest.mark.parametrize("name", ["password", "PASSWORD", "DbPassword", "Api_Key", "AUTH_token"])
+def test_a_password_in_the_source_is_seen_however_its_name_is_written(name: str) -> None:
+    assert "MF-SEC-001" in _flagged(f"{name} = 'correct-horse-7'", "python")
+
+
+def test_a_password_is_told_once_and_at_its_place_among_other_letters() -> None:
+    source = "# \u0130\u00df\u1e9e\nx = '\u0130'; API_KEY_password = 'correct-horse-7'\n"
+    found = scan(source.encode(), lang="python", policy=DEFAULT).findings
+    assert [(f.rule, f.line, f.column) for f in found] == [("MF-SEC-001", 2, 11)]
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("import yaml\nyaml.unsafe_load_all(open('a'))", "MF-NAT-004"),
+        ("from ruamel.yaml import YAML\nYAML(typ='unsafe').load(open('a'))", "MF-NAT-004"),
+        ("import jsonpickle\njsonpickle.unpickler.decode(open('a').read())", "MF-NAT-004"),
+        ("from keras.models import load_model\nload_model('a.keras', safe_mode=False)", "MF-NAT-004"),
+        ("from sklearn.externals import joblib\njoblib.load('a')", "MF-NAT-002"),
+        ("import hickle\nhickle.load('a')", "MF-NAT-002"),
+    ],
+)
+def test_loaders_that_run_what_they_read_are_seen(source: str, rule: str) -> None:
+    assert rule in _flagged(source, "python")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import yaml\nyaml.safe_load_all(open('a'))",
+        "from ruamel.yaml import YAML\nYAML(typ='safe').load(open('a'))",
+        "from ruamel.yaml import YAML\nYAML().load(open('a'))",
+        "from keras.models import load_model\nload_model('a.keras')",
+    ],
+)
+def test_loaders_that_build_only_what_they_know_are_left_alone(source: str) -> None:
+    assert not {"MF-NAT-002", "MF-NAT-004"} & _flagged(source, "python")

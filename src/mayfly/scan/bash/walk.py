@@ -67,6 +67,7 @@ class BashWalk:
         """Walk one statement; the value is its output."""
         self._steps += 1
         if self._steps > _MAX_STEPS or self._nest > _MAX_NEST:
+            self.rec.overrun()
             return UNKNOWN
         self.rec.line, self.rec.column = node.start_point[0] + 1, node.start_point[1] + 1
         self._nest += 1

@@ -52,7 +52,10 @@ class ScriptWalk:
     def value(self, node: tree_sitter.Node | None) -> Value:
         """What is known of a node."""
         self._steps += 1
-        if node is None or self._steps > _MAX_STEPS or self._nest > _MAX_NEST:
+        if node is None:
+            return UNKNOWN
+        if self._steps > _MAX_STEPS or self._nest > _MAX_NEST:
+            self.rec.overrun()
             return UNKNOWN
         self._nest += 1
         try:

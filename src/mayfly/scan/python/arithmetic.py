@@ -44,26 +44,27 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 def binary(walk: Walk, op: ast.operator, left: Value, right: Value) -> Value:  # noqa: PLR0911 - one for each operator
     """`left op right`."""
-    taints = left.taints | right.taints
-    if isinstance(op, ast.Div) and "pathlib.Path()" in (left.origin, right.origin):
+    taints = left.taints | right.taints if left.taints and right.taints else left.taints or right.taints
+    kind = op.__class__
+    if kind is ast.Div and "pathlib.Path()" in (left.origin, right.origin):
         joined = concat([left, Value(consts=("/",)), right])
         return Value(consts=joined.consts, prefix=joined.prefix, taints=taints, origin="pathlib.Path()")
-    if isinstance(op, ast.BitOr) and left.origin and right.origin:
+    if kind is ast.BitOr and left.origin and right.origin:
         return Value(origin=f"{left.origin}|{right.origin}"[-200:], taints=taints)
-    if isinstance(op, ast.Mult):
+    if kind is ast.Mult:
         _note_size(walk, left, right)
     if left.consts and right.consts:
         found = [r for a in left.consts for b in right.consts[:4] for r in _fold(walk, op, a, b)]
         return Value(consts=tuple(found[:MAX_CONSTS]), taints=taints)
-    if isinstance(op, ast.Add):
+    if kind is ast.Add:
         if left.elements is not None or right.elements is not None:
             return Value(elements=((left.elements or ()) + (right.elements or ()))[:_MAX_ELEMENTS], taints=taints)
-        if isinstance(next(iter(left.texts), None), str):
-            return Value(prefix=left.texts[0][:4096], taints=taints)
-    if isinstance(op, ast.Mod) and left.consts and right.elements and (text := _formatted(left, right)):
+        if texts := left.texts:
+            return Value(prefix=texts[0][:4096], taints=taints)
+    if kind is ast.Mod and left.consts and right.elements and (text := _formatted(left, right)):
         return Value(consts=(text,), taints=taints | taints_of(right.elements))
-    if isinstance(op, ast.Mod) and left.texts:
-        return Value(prefix=left.texts[0].partition("%")[0], taints=taints | taints_of(right.elements or ()))
+    if kind is ast.Mod and (texts := left.texts):
+        return Value(prefix=texts[0].partition("%")[0], taints=taints | taints_of(right.elements or ()))
     return Value(taints=taints, origin="") if taints else UNKNOWN
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from mayfly.scan.facts import UNKNOWN, Value
 from mayfly.scan.python.arithmetic import binary
-from mayfly.scan.python.names import CONSTANTS, canonical
-from mayfly.scan.python.refs import ClassRef, FileRef, FunctionRef
+from mayfly.scan.python.attributes import attribute
+from mayfly.scan.python.names import canonical
+from mayfly.scan.python.refs import FileRef, FunctionRef
 from mayfly.scan.values import MAX_CONSTS, concat, const, elements_of, join, limited, taints_of, unknown
 
 if TYPE_CHECKING:
@@ -17,20 +18,32 @@ if TYPE_CHECKING:
 
     from mayfly.scan.python.walk import Walk
 
-__all__ = ["EXPRESSIONS", "attribute", "evaluate", "iterate", "place_of_variable"]
+__all__ = ["EXPRESSIONS", "evaluate", "iterate", "look_at", "place_of_variable"]
 
 _MAX_COMPREHENSION = 4096
-
-_INSIDES = frozenset({
-    "__subclasses__", "__globals__", "__builtins__", "__bases__", "__base__", "__mro__", "__code__", "__closure__",
-    "__getattribute__", "f_globals", "f_builtins", "f_locals", "f_back", "gi_frame", "cr_frame", "tb_frame", "ag_frame",
-    "__loader__", "__reduce_ex__", "co_code", "func_globals", "__self__",
-})  # fmt: skip
 
 
 def evaluate(walk: Walk, node: ast.expr) -> Value:
     """What is known of an expression; facts on the way are recorded."""
     return EXPRESSIONS[node.__class__](walk, node)
+
+
+def look_at(walk: Walk, node: ast.expr) -> None:
+    """Record the facts of an expression whose value nobody uses: names and constants have none."""
+    kind = node.__class__
+    if kind is ast.Name or kind is ast.Constant:
+        return
+    if isinstance(node, ast.Compare):
+        look_at(walk, node.left)
+        for part in node.comparators:
+            look_at(walk, part)
+    elif isinstance(node, ast.BoolOp):
+        for part in node.values:
+            look_at(walk, part)
+    elif isinstance(node, ast.UnaryOp):
+        look_at(walk, node.operand)
+    else:
+        EXPRESSIONS[kind](walk, node)
 
 
 def iterate(walk: Walk, value: Value) -> Value:
@@ -51,6 +64,10 @@ def _generic(walk: Walk, node: ast.expr) -> Value:
 
 def _constant(walk: Walk, node: ast.Constant) -> Value:
     constant = node.value
+    if constant.__class__ is str:
+        if (known := walk.texts.get(constant)) is None:
+            known = walk.texts[constant] = Value(consts=(constant,)) if limited(constant) else UNKNOWN
+        return known
     key = (constant.__class__, constant)
     if (known := walk.constants.get(key)) is None:
         # -0.0 and 0.0 share a key, which no rule minds.
@@ -59,60 +76,20 @@ def _constant(walk: Walk, node: ast.Constant) -> Value:
 
 
 def _name(walk: Walk, node: ast.Name) -> Value:
-    name = node.id
     # Nearly every name is one of the function at hand or of the module.
-    return walk.scopes[-1].get(name) or walk.lookup(name)
+    return walk.scopes[-1].get(node.id) or walk.lookup(node.id)
 
 
 def _attribute(walk: Walk, node: ast.Attribute) -> Value:
     return attribute(walk, EXPRESSIONS[node.value.__class__](walk, node.value), node.attr, node)
 
 
-def attribute(walk: Walk, base: Value, name: str, node: ast.AST | None) -> Value:  # noqa: PLR0911 - what a base may be
-    """`base.name`."""
-    if name in _INSIDES:
-        if isinstance(node, ast.Attribute):
-            walk.rec.line, walk.rec.column = node.lineno, node.col_offset + 1
-        walk.rec.inside(name)
-    if base.ref is not None:
-        if isinstance(base.ref, ClassRef):
-            return _member(base, name)
-        if isinstance(base.ref, FileRef):
-            return Value(origin=f"{base.origin or 'open()'}.{name}", taints=base.taints, ref=base.ref)
-    if base.origin:
-        origin = canonical(f"{base.origin}.{name}"[-200:])
-        if origin == "os.environ":
-            return Value(origin=origin, taints=frozenset({"env-all"}))
-        if (constant := CONSTANTS.get(origin)) is not None:
-            return Value(origin=origin, consts=(constant,))
-        if origin in ("sys.argv", "sys.stdin"):
-            return Value(origin=origin, taints=frozenset({"input"}))
-        return Value(origin=origin, taints=base.taints, consts=base.consts if name in _PATHLIKE else ())
-    return Value(taints=base.taints, origin="?." + name)
-
-
-_PATHLIKE = frozenset({"parent", "parents", "absolute", "resolve", "expanduser"})
-
-
-def _member(base: Value, name: str) -> Value:
-    """An attribute of a class of the program or of its instance; a method comes bound."""
-    found: Value | None = base.ref.names.get(name)
-    if found is None:
-        for parent in base.ref.bases:
-            if parent.origin:
-                return Value(origin=f"{parent.origin}().{name}", taints=base.taints)
-        return Value(taints=base.taints, origin="?." + name)
-    if isinstance(found.ref, FunctionRef) and found.ref.bound is not None and base.ref.instance:
-        method = found.ref
-        return Value(ref=FunctionRef(method.node, method.scopes, method.defaults, bound=base))
-    return found
-
-
 def _subscript(walk: Walk, node: ast.Subscript) -> Value:  # noqa: PLR0911 - what a subscript may mean, in order
-    base = evaluate(walk, node.value)
+    kinds = EXPRESSIONS
+    base = kinds[node.value.__class__](walk, node.value)
     if isinstance(node.slice, ast.Slice):
         return _slice(walk, base, node.slice)
-    key = evaluate(walk, node.slice)
+    key = kinds[node.slice.__class__](walk, node.slice)
     text = next((k for k in key.consts if isinstance(k, str)), None)
     if base.origin == "os.environ":
         walk.rec.env(text or "?")
@@ -177,12 +154,13 @@ def _slice(walk: Walk, base: Value, part: ast.Slice) -> Value:
 
 def _sequence(walk: Walk, node: ast.List | ast.Tuple | ast.Set) -> Value:
     members: list[Value] = []
+    kinds = EXPRESSIONS
     for item in node.elts[:_MAX_COMPREHENSION]:
-        if isinstance(item, ast.Starred):
+        if item.__class__ is ast.Starred:
             value = evaluate(walk, item.value)
             members += (value.elements or (iterate(walk, value),))[: _MAX_COMPREHENSION - len(members)]
         else:
-            members.append(evaluate(walk, item))
+            members.append(kinds[item.__class__](walk, item))
     return Value(elements=tuple(members), taints=taints_of(members))
 
 
@@ -201,50 +179,59 @@ def _binop(walk: Walk, node: ast.BinOp) -> Value:
     spine: list[ast.BinOp] = [node]
     while isinstance(spine[-1].left, ast.BinOp):
         spine.append(spine[-1].left)
-    value = evaluate(walk, spine[-1].left)
+    kinds, first = EXPRESSIONS, spine[-1].left
+    value = kinds[first.__class__](walk, first)
     for part in reversed(spine):
-        value = binary(walk, part.op, value, evaluate(walk, part.right))
+        value = binary(walk, part.op, value, kinds[part.right.__class__](walk, part.right))
     return value
 
 
 def _formatted(walk: Walk, node: ast.JoinedStr) -> Value:
     parts: list[Value] = []
+    kinds = EXPRESSIONS
     for item in node.values:
-        value = evaluate(walk, item.value) if isinstance(item, ast.FormattedValue) else evaluate(walk, item)
-        if isinstance(item, ast.FormattedValue) and "env-all" in value.taints and value.origin == "os.environ":
-            walk.rec.env(how="format")
+        if item.__class__ is ast.FormattedValue:
+            value = kinds[item.value.__class__](walk, item.value)
+            if value.origin == "os.environ" and "env-all" in value.taints:
+                walk.rec.env(how="format")
+        else:
+            value = kinds[item.__class__](walk, item)
         parts.append(value)
     return concat(parts)
 
 
 def _conditional(walk: Walk, node: ast.IfExp) -> Value:
-    evaluate(walk, node.test)
-    return join(evaluate(walk, node.body), evaluate(walk, node.orelse))
+    kinds = EXPRESSIONS
+    look_at(walk, node.test)
+    return join(kinds[node.body.__class__](walk, node.body), kinds[node.orelse.__class__](walk, node.orelse))
 
 
 def _boolean(walk: Walk, node: ast.BoolOp) -> Value:
-    return join(*(evaluate(walk, value) for value in node.values))
+    kinds = EXPRESSIONS
+    return join(*[kinds[value.__class__](walk, value) for value in node.values])
 
 
 def _unary(walk: Walk, node: ast.UnaryOp) -> Value:
-    value = evaluate(walk, node.operand)
-    if isinstance(node.op, ast.USub):
-        return Value(consts=tuple(-n for n in value.numbers), taints=value.taints)
-    if isinstance(node.op, ast.Invert):
-        return Value(consts=tuple(~n for n in value.numbers if isinstance(n, int)), taints=value.taints)
-    if isinstance(node.op, ast.Not):
-        return Value(consts=tuple(not c for c in value.consts))
+    value = EXPRESSIONS[node.operand.__class__](walk, node.operand)
+    kind = node.op.__class__
+    if kind is ast.Not:
+        return Value(consts=tuple([not c for c in value.consts])) if value.consts else UNKNOWN
+    if kind is ast.USub:
+        return Value(consts=tuple([-n for n in value.numbers]), taints=value.taints)
+    if kind is ast.Invert:
+        return Value(consts=tuple([~n for n in value.numbers if isinstance(n, int)]), taints=value.taints)
     return value
 
 
 def _compare(walk: Walk, node: ast.Compare) -> Value:
     kinds = EXPRESSIONS
     left = kinds[node.left.__class__](walk, node.left)
-    rights = [kinds[part.__class__](walk, part) for part in node.comparators]
-    if len(rights) == 1 and len(left.consts) == 1 and len(rights[0].consts) == 1:
+    for part in node.comparators:
+        right = kinds[part.__class__](walk, part)
+    if len(left.consts) == 1 and len(right.consts) == 1 and len(node.comparators) == 1:
         test = _COMPARISONS.get(type(node.ops[0]))
         try:
-            return const(bool(test(left.consts[0], rights[0].consts[0]))) if test is not None else UNKNOWN
+            return const(bool(test(left.consts[0], right.consts[0]))) if test is not None else UNKNOWN
         except TypeError:
             return UNKNOWN
     return UNKNOWN

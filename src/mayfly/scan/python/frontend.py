@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 __all__ = ["parse_python", "python_facts"]
 
 
-def python_facts(program: Program, manifest: Manifest | None) -> list[Fact] | Refusal:
-    """The facts of a Python program, or why it cannot be parsed."""
+def python_facts(program: Program, manifest: Manifest | None, keep: list[object] | None = None) -> list[Fact] | Refusal:
+    """The facts of a Python program, or why it cannot be parsed. The tree is put into `keep`."""
     tree = parse_python(program, manifest)
     if isinstance(tree, Refusal):
         return tree
+    if keep is not None:
+        keep.append(tree)
     rec = Recorder()
     statements, imports = relevant(tree, program.text)
     Walk(rec, program.text).program(statements)

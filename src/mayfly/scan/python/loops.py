@@ -6,10 +6,11 @@ import ast
 import re
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mayfly.scan.facts import Value
     from mayfly.scan.python.walk import Walk
@@ -37,6 +38,29 @@ _VALUED = frozenset({ast.Expr, ast.Assign, ast.Return, ast.AugAssign})
 _PASSED_OVER = frozenset({ast.Pass, ast.Import, ast.ImportFrom, ast.AnnAssign})
 
 
+# Of the nodes that are met most: the parts that hold nodes, none of them None. The others are asked for their fields.
+_PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    ast.Assign: attrgetter("targets", "value"),
+    ast.AugAssign: attrgetter("target", "value"),
+    ast.BinOp: attrgetter("left", "right"),
+    ast.BoolOp: lambda node: (node.values,),
+    ast.Compare: attrgetter("left", "comparators"),
+    ast.ExceptHandler: lambda node: (node.type, node.body) if node.type is not None else (node.body,),
+    ast.For: attrgetter("target", "iter", "body", "orelse"),
+    ast.If: attrgetter("test", "body", "orelse"),
+    ast.IfExp: attrgetter("test", "body", "orelse"),
+    ast.JoinedStr: lambda node: (node.values,),
+    ast.List: lambda node: (node.elts,),
+    ast.Subscript: attrgetter("value", "slice"),
+    ast.Try: attrgetter("body", "handlers", "orelse", "finalbody"),
+    ast.Tuple: lambda node: (node.elts,),
+    ast.UnaryOp: lambda node: (node.operand,),
+    ast.While: attrgetter("test", "body", "orelse"),
+    ast.With: attrgetter("items", "body"),
+}
+_HOLDERS = frozenset({ast.Attribute, ast.Await, ast.Expr, ast.Return, ast.Starred, ast.keyword})
+
+
 def _children(node: ast.AST) -> list[ast.AST]:
     """The nodes below a node that are statements and expressions; the rest says nothing here."""
     kind = node.__class__
@@ -44,9 +68,17 @@ def _children(node: ast.AST) -> list[ast.AST]:
         return []
     if kind is ast.Call:
         return [node.func, *node.args, *node.keywords]  # type: ignore[attr-defined]
-    if kind is ast.Attribute or kind is ast.keyword:
-        return [node.value]  # type: ignore[attr-defined]
-    found: list[ast.AST] = []
+    if kind in _HOLDERS:
+        return [below] if (below := node.value) is not None else []  # type: ignore[attr-defined]
+    if (parts := _PARTS.get(kind)) is not None:
+        found = []
+        for part in parts(node):
+            if part.__class__ is list:
+                found += part
+            else:
+                found.append(part)
+        return found
+    found = []
     for name in node._fields:
         value = getattr(node, name, None)
         if value.__class__ is list:
@@ -181,14 +213,18 @@ def note_recursion(walk: Walk, node: ast.FunctionDef | ast.AsyncFunctionDef) -> 
 
 def recursion_place(node: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> ast.stmt | None:
     """The statement by which a function calls itself before anything could have stopped it; None in all others."""
-    if _mentions(node.name, text) < 2 and (len(text) >= _LONG_TEXT or f"{node.name} (" not in text):
-        return None  # nobody calls it, or only once
+    called = None
     for statement in node.body:
         kind = statement.__class__
         if kind in _VALUED:
             value = statement.value  # type: ignore[attr-defined]
-            if value is not None and value.__class__ not in _LEAVES and _always_calls(value, node.name):
-                return statement
+            if value is not None and value.__class__ not in _LEAVES:
+                if called is None:
+                    called = _may_be_called(node.name, text)
+                if not called:
+                    return None
+                if _always_calls(value, node.name):
+                    return statement
             if kind is ast.Return:
                 return None
         elif kind not in _PASSED_OVER:
@@ -227,6 +263,11 @@ def may_grow(node: ast.For) -> bool:
         and n.value.id == name
         for n, _ in _inside(node.body)
     )
+
+
+def _may_be_called(name: str, text: str) -> bool:
+    """False when nobody calls a function of this name, for it stands there but once."""
+    return _mentions(name, text) >= 2 or (len(text) < _LONG_TEXT and f"{name} (" in text)
 
 
 def _mentions(name: str, text: str) -> int:

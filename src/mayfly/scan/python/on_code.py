@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mayfly.scan.facts import UNKNOWN, Value
-from mayfly.scan.python.expressions import attribute, place_of_variable
+from mayfly.scan.python.attributes import attribute
+from mayfly.scan.python.expressions import place_of_variable
 from mayfly.scan.python.names import canonical
 from mayfly.scan.values import MAX_ELEMENTS, taints_of, unknown
 
@@ -76,6 +77,9 @@ def _load(form: str) -> Callable[[Site], Value]:
             return unknown(*site.taints)
         if form == "torch" and site.true("weights_only"):
             return unknown(*site.taints)
+        if form == "keras" and False not in site.arg(-1, "safe_mode").consts:
+            site.rec.file("read", value)
+            return unknown(*site.taints)
         site.rec.load(form, value)
         return Value(taints=site.taints | {"loaded"})
 
@@ -83,10 +87,16 @@ def _load(form: str) -> Callable[[Site], Value]:
 
 
 def _unsafe_yaml(site: Site) -> bool:
-    if site.function.origin.endswith("unsafe_load"):
+    if site.function.origin.endswith(("unsafe_load", "unsafe_load_all")) or site.function.origin.startswith("unsafe-"):
         return True
     loader = site.arg(1, "Loader").origin.rpartition(".")[2]
     return "Safe" not in loader and loader not in ("BaseLoader", "FullLoader", "CBaseLoader")
+
+
+def _yaml_object(site: Site) -> Value:
+    """`ruamel.yaml.YAML(typ='unsafe')`: what it loads may be any object."""
+    unsafe = "unsafe" in site.arg(0, "typ").texts
+    return Value(origin="unsafe-yaml" if unsafe else f"{site.function.origin}()", taints=site.taints)
 
 
 def _environment(site: Site) -> Value:
@@ -162,7 +172,7 @@ def _apply_getter(site: Site) -> Value:
     if site.function.origin == "operator.attrgetter()":
         return found
     args = list(site.function.elements or ())
-    return perform(site.walk, type(site)(site.walk, found, target, args, {}, names[0]))
+    return perform(site.walk, found, target, args, {}, method=names[0])
 
 
 def _run_file(site: Site) -> Value:
@@ -206,14 +216,19 @@ CALLS: dict[str, Callable[[Site], Value]] = {
     **dict.fromkeys(("runpy.run_path", "runpy.run_module"), _run_file),
     **dict.fromkeys(("getattr", "object.__getattribute__"), _get_attribute),
     **dict.fromkeys(("pickle.loads", "pickle.load", "pickle.Unpickler", "dill.loads", "dill.load", "cloudpickle.loads",
-                     "cloudpickle.load", "pandas.read_pickle", "joblib.load", "shelve.open", "pickle._loads"),
+                     "cloudpickle.load", "pandas.read_pickle", "joblib.load", "sklearn.externals.joblib.load",
+                     "hickle.load", "shelve.open", "pickle._loads"),
                     _load("pickle")),
     "numpy.load": _load("numpy"),
     "torch.load": _load("torch"),
     **dict.fromkeys(("marshal.loads", "marshal.load"), _load("marshal")),
-    **dict.fromkeys(("yaml.load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.load_all", "ruamel.yaml.load"),
+    **dict.fromkeys(("yaml.load", "yaml.unsafe_load", "yaml.unsafe_load_all", "yaml.full_load_all", "yaml.load_all",
+                     "ruamel.yaml.load", "unsafe-yaml.load", "unsafe-yaml.load_all"),
                     _load("yaml")),
-    **dict.fromkeys(("jsonpickle.decode", "jsonpickle.loads"), _load("jsonpickle")),
+    "ruamel.yaml.YAML": _yaml_object,
+    **dict.fromkeys(("jsonpickle.decode", "jsonpickle.loads", "jsonpickle.unpickler.decode"), _load("jsonpickle")),
+    **dict.fromkeys(("keras.models.load_model", "keras.saving.load_model", "tensorflow.keras.models.load_model"),
+                    _load("keras")),
     **dict.fromkeys(("os.getenv", "os.environ.get", "os.environ.pop", "environment-copy.get"), _environment),
     **dict.fromkeys(("os.environ.items", "os.environ.values", "os.environ.keys", "environment-copy.items"),
                     _whole_environment),

@@ -136,7 +136,7 @@ def _map(site: Site) -> Value:
         members = tuple(Value(consts=(c,), taints=source.taints) for c in source.consts[0][:4096])
     if not members or len(members) > 4096:
         members = (Value(taints=source.taints),)
-    found = [perform(site.walk, type(site)(site.walk, function, UNKNOWN, [m], {}, "")) for m in members]
+    found = [perform(site.walk, function, UNKNOWN, [m], {}) for m in members]
     return Value(elements=tuple(found), taints=taints_of(found))
 
 

@@ -18,7 +18,7 @@ from mayfly.scan.facts import ImportUse
 from mayfly.scan.python import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mayfly.scan.facts import Fact
 
@@ -55,7 +55,8 @@ _PRODUCT = re.compile(r"\d\s*\*\s*\d")
 _NAMED_LONG = re.compile(r"=\s*\d{4}")
 _MANY = 5_000
 _MANY_ON_A_LINE = 20
-_WORTH_LOOKING = 40
+_WORTH_PICKING = 40
+_FEW = 8
 
 
 class _Part(NamedTuple):
@@ -71,27 +72,26 @@ def relevant(tree: ast.Module, text: str) -> tuple[list[ast.stmt], list[Fact]]:
     body = tree.body
     if "\r" in text or "\f" in text or len(body) > _MANY or _crowded(body):
         return body, []  # lines are not what they seem, or looking costs more than it saves
-    if len(body) < _WORTH_LOOKING and any(_reaching_import(statement) for statement in body):
-        return body, []  # in a short program that reaches for something nearly everything is connected
+    if any(map(_reaching_import, body)):
+        return body, []  # in a program that reaches for something nearly everything is connected
     word = _PLAIN_WORD
     if not text.isascii():
         word = _WORD
         text = unicodedata.normalize("NFKC", text)
-    found = [_Structure(statement, text) for statement in body]
-    if any(one.takes_all for one in found):
-        return body, []
-    lines = text.split("\n")
-    sources = [_source(statement, lines) for statement in body]
+    short = len(body) < _WORTH_PICKING
+    sources = [text] if short else _sources(body, text)
     words = [set(word.findall(source)) for source in sources]
-    telling, large = _telling(set().union(*words), text), _may_be_large(text)
+    telling, sizes = _telling(set().union(*words), text), _Sizes(text)
+    if short and (telling or sizes.large):
+        return body, []  # where anything can do something, picking takes as long as walking
+    found = [_Structure(statement, text) for statement in body]
+    matters = any(one.matters for one in found)
+    if any(one.takes_all for one in found) or (short and matters):
+        return body, []
     live: set[int] = set()
-    if telling or large or any(one.matters for one in found):
-        live = _connected(
-            [
-                _look(one, source, own, telling, large=large)
-                for one, source, own in zip(found, sources, words, strict=True)
-            ]
-        )
+    if telling or sizes.large or matters:
+        looks = zip(found, sources, words, strict=True)
+        live = _connected([_look(one, source, own, telling, sizes) for one, source, own in looks])
     kept: list[ast.stmt] = []
     imports: list[Fact] = []
     for number, one in enumerate(found):
@@ -162,18 +162,21 @@ def _bodies(statement: Any, *, guarded: bool) -> list[tuple[list[ast.stmt], bool
     return [(statement.body, guarded), (getattr(statement, "orelse", []), guarded)]
 
 
-def _source(statement: ast.stmt, lines: list[str]) -> str:
-    """The lines on which a statement stands, its decorators too."""
-    decorators = getattr(statement, "decorator_list", None)
-    first = min([statement.lineno, *(d.lineno for d in decorators)]) if decorators else statement.lineno
-    if first == statement.end_lineno:
-        return lines[first - 1]
-    return "\n".join(lines[first - 1 : statement.end_lineno])
+def _sources(body: list[ast.stmt], text: str) -> list[str]:
+    """The lines on which each statement stands, its decorators too."""
+    lines = text.split("\n")
+    found: list[str] = []
+    for statement in body:
+        decorators = getattr(statement, "decorator_list", None)
+        first = min([statement.lineno, *(d.lineno for d in decorators)]) if decorators else statement.lineno
+        last = statement.end_lineno
+        found.append(lines[first - 1] if first == last else "\n".join(lines[first - 1 : last]))
+    return found
 
 
-def _look(one: _Structure, source: str, words: set[str], telling: set[str], *, large: bool) -> _Part:
-    """One statement on its own, by what is `telling` in the whole program and whether anything in it is `large`."""
-    matters = one.matters or not words.isdisjoint(telling) or (large and _may_be_large(source, multiplies=True))
+def _look(one: _Structure, source: str, words: set[str], telling: set[str], sizes: _Sizes) -> _Part:
+    """One statement on its own, by what is `telling` in the whole program and by the `sizes` that it may make."""
+    matters = one.matters or not words.isdisjoint(telling) or (sizes.large and sizes.large_in(source))
     return _Part(words, _sets(one.statement, words, source), matters)
 
 
@@ -189,20 +192,42 @@ def _telling(words: set[str], text: str) -> set[str]:
     return found
 
 
-def _may_be_large(source: str, *, multiplies: bool = False) -> bool:
-    """True when a size of a gibibyte might be made here: a product of what is long. `multiplies`: elsewhere."""
+class _Sizes:
+    """Whether a size of a gibibyte might be made in a program, and in which statements: a product of what is long."""
+
+    __slots__ = ("_huge", "_named", "large")
+
+    def __init__(self, text: str) -> None:
+        numbers = set(_NUMBER.findall(text))
+        self._huge = [number for number in numbers if _huge(number)]
+        self._named = _NAMED_LONG.search(text) is not None
+        self.large = bool(self._huge) or _makes_large(text, numbers)
+
+    def large_in(self, source: str) -> bool:
+        """True when the statement might make a large size, or a name for a number that is multiplied elsewhere."""
+        if len(self._huge) > _FEW:
+            if any(map(_huge, _NUMBER.findall(source))):
+                return True
+        else:
+            for number in self._huge:
+                if number in source:
+                    return True
+        if ("*" in source or "<<" in source) and _makes_large(source, _NUMBER.findall(source)):
+            return True
+        return self._named and _NAMED_LONG.search(source) is not None
+
+
+def _huge(number: str) -> bool:
+    return len(number.partition(".")[0]) >= 7 or not number.replace(".", "", 1).isdecimal()
+
+
+def _makes_large(source: str, numbers: Iterable[str]) -> bool:
+    """True for a shift, for a power, and for a product with a long number; `numbers` stand in the source."""
     if "<<" in source or ("**" in source and _POWER.search(source)):
         return True
-    here = "*" in source
-    if here and _PRODUCT.search(source):
-        return True
-    long = False
-    for number in set(_NUMBER.findall(source)):
-        whole = number.partition(".")[0]
-        if len(whole) >= 7 or not number.replace(".", "", 1).isdecimal():
-            return True
-        long = long or len(whole) >= 4
-    return long and (here or (multiplies and _NAMED_LONG.search(source) is not None))
+    if "*" not in source:
+        return False
+    return _PRODUCT.search(source) is not None or any(len(number.partition(".")[0]) >= 4 for number in numbers)
 
 
 def _sets(statement: ast.stmt, words: set[str], source: str) -> set[str]:

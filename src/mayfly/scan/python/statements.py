@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from mayfly.scan.facts import ImportUse, Value
 from mayfly.scan.python import loops
 from mayfly.scan.python.arithmetic import binary
-from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate
+from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate, look_at
 from mayfly.scan.python.names import canonical
 from mayfly.scan.python.refs import ClassRef, FunctionRef
 from mayfly.scan.values import join, tainted, unknown
@@ -16,9 +17,10 @@ from mayfly.scan.values import join, tainted, unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mayfly.scan.python.refs import Scope
     from mayfly.scan.python.walk import Walk
 
-__all__ = ["STATEMENTS", "other_statement"]
+__all__ = ["STATEMENTS", "other_statement", "same"]
 
 _MAX_UNROLL = 64
 # Modules whose names matter when a program takes all of them.
@@ -38,11 +40,7 @@ def other_statement(walk: Walk, node: ast.stmt) -> None:
 
 
 def _expression(walk: Walk, node: ast.Expr) -> None:
-    value = node.value
-    if value.__class__ is ast.Call:
-        walk.call(walk, value)
-    elif value.__class__ is not ast.Constant:
-        evaluate(walk, value)
+    look_at(walk, node.value)
 
 
 def _assign(walk: Walk, node: ast.Assign) -> None:
@@ -70,7 +68,7 @@ def _augmented(walk: Walk, node: ast.AugAssign) -> None:
 
 
 def _if(walk: Walk, node: ast.If) -> None:
-    EXPRESSIONS[node.test.__class__](walk, node.test)
+    look_at(walk, node.test)
     walk.branches(node.body, node.orelse)
 
 
@@ -122,16 +120,26 @@ def _try(walk: Walk, node: ast.Try) -> None:
     walk.body(node.body)
     walk.guarded, walk.escapes = kept, escapes
     walk.body(node.orelse)
-    scope = dict(walk.scopes[-1])
+    scope = walk.scopes[-1]
+    before = dict(scope)
     for handler in node.handlers:
         if handler.name:
-            walk.scopes[-1][handler.name] = unknown("error")
+            scope[handler.name] = _ERROR
         walk.body(handler.body)
-    for name, value in scope.items():
-        after = walk.scopes[-1].get(name)
-        if after is not None and after is not value:
-            walk.scopes[-1][name] = join(value, after)
+    if not same(scope, before):
+        for name, value in before.items():
+            after = scope.get(name)
+            if after is not None and after is not value:
+                scope[name] = join(value, after)
     walk.body(node.finalbody)
+
+
+_ERROR = unknown("error")
+
+
+def same(one: Scope, other: Scope) -> bool:
+    """True when the names stand for the very same values."""
+    return len(one) == len(other) and all(map(is_, one.values(), other.values())) and one.keys() == other.keys()
 
 
 def _names_an_end(handler: ast.ExceptHandler) -> bool:
@@ -143,7 +151,9 @@ def _names_an_end(handler: ast.ExceptHandler) -> bool:
 
 def _function(walk: Walk, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     spec = node.args
-    defaults = tuple(evaluate(walk, d) for d in (*spec.defaults, *(d for d in spec.kw_defaults if d is not None)))
+    defaults: tuple[Value, ...] = ()
+    if spec.defaults or spec.kw_defaults:
+        defaults = tuple([evaluate(walk, d) for d in (*spec.defaults, *spec.kw_defaults) if d is not None])
     function = FunctionRef(node, walk.scopes, defaults)
     walk.pending.append(function)
     value = Value(ref=function)
@@ -185,8 +195,8 @@ def _instance(cls: ClassRef) -> ClassRef:
 
 
 def _return(walk: Walk, node: ast.Return) -> None:
-    if node.value is not None:
-        walk.returned(evaluate(walk, node.value))
+    if (value := node.value) is not None:
+        walk.returned(EXPRESSIONS[value.__class__](walk, value))
 
 
 def _import(walk: Walk, node: ast.Import) -> None:
@@ -220,9 +230,9 @@ def _import_from(walk: Walk, node: ast.ImportFrom) -> None:
 
 
 def _assert(walk: Walk, node: ast.Assert) -> None:
-    evaluate(walk, node.test)
+    look_at(walk, node.test)
     if node.msg is not None:
-        evaluate(walk, node.msg)
+        look_at(walk, node.msg)
 
 
 def _match(walk: Walk, node: ast.Match) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-from operator import is_
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mayfly.scan.facts import UNKNOWN, Value
 from mayfly.scan.judge import DANGEROUS_NAMES
-from mayfly.scan.python.expressions import evaluate, iterate
+from mayfly.scan.python.expressions import EXPRESSIONS, evaluate, iterate
 from mayfly.scan.python.refs import ClassRef, FunctionRef, Scope
-from mayfly.scan.python.statements import STATEMENTS, other_statement
+from mayfly.scan.python.statements import STATEMENTS, other_statement, same
 from mayfly.scan.values import join, unknown
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class Walk:
         self._steps = 0
         self._copied = 0
         self.constants: dict[tuple[type, Any], Value] = {}
+        self.texts: dict[str, Value] = {}
         self._free: dict[str, Value] = {}
         self._parameters: dict[int, _Parameters] = {}
         # Looked up once a walk: the tables' modules import the walk's.
@@ -79,13 +79,14 @@ class Walk:
         for statement in statements:
             self._steps += 1
             if self._steps > _MAX_STEPS:
+                rec.overrun()
                 return
             rec.line, rec.column = statement.lineno, statement.col_offset + 1
             table.get(statement.__class__, other_statement)(self, statement)
 
     def lookup(self, name: str) -> Value:
         """What a name stands for: a variable, an import, or a builtin by its own name."""
-        for scope in self.scopes[::-1]:
+        for scope in reversed(self.scopes):
             if (value := scope.get(name)) is not None:
                 return value
         if not self.stars and (value := self._free.get(name)) is not None:
@@ -103,7 +104,7 @@ class Walk:
         if isinstance(target, ast.Name):
             self.scopes[-1][target.id] = value
         elif isinstance(target, ast.Attribute):
-            base = evaluate(self, target.value)
+            base = EXPRESSIONS[target.value.__class__](self, target.value)
             if isinstance(base.ref, ClassRef):
                 old = base.ref.names.get(target.attr)
                 base.ref.names[target.attr] = value if old is None else join(value, old)
@@ -202,18 +203,25 @@ class Walk:
                 self.body(body)
             return
         start = dict(scope)
+        if len(bodies) == 2 and not bodies[1]:
+            self.body(bodies[0])
+            _rejoin(scope, start)
+            return
         outcomes: list[Scope] = []
         for body in bodies:
             if not body:
                 outcomes.append(start)
                 continue
             self.body(body)
+            if same(scope, start):
+                outcomes.append(start)
+                continue
             outcomes.append(dict(scope))
             scope.clear()
             scope.update(start)
         changed: set[str] = set()
         for outcome in outcomes:
-            if outcome is not start and not _same(outcome, start):
+            if outcome is not start:
                 changed.update([name for name, v in outcome.items() if start.get(name) is not v])
         for name in changed:
             values = [outcome[name] for outcome in outcomes if name in outcome]
@@ -261,9 +269,15 @@ def _telling(value: Value) -> bool:
     return False
 
 
-def _same(one: Scope, other: Scope) -> bool:
-    """True when the names stand for the very same values."""
-    return len(one) == len(other) and all(map(is_, one.values(), other.values())) and one.keys() == other.keys()
+def _rejoin(scope: Scope, start: Scope) -> None:
+    """What a body that may not have run has left behind, joined with what was there before."""
+    if same(scope, start):
+        return
+    for name, before in start.items():
+        if (after := scope.get(name)) is None:
+            scope[name] = before
+        elif after is not before:
+            scope[name] = join(before, after)
 
 
 def _star_names(module: str) -> frozenset[str]:
@@ -274,26 +288,26 @@ def _star_names(module: str) -> frozenset[str]:
 
 
 class _Parameters(NamedTuple):
-    """A function's parameters: by position, all that have a name, those that have defaults, and `*args`, `**kwargs`."""
+    """A function's parameters: by position, the scope that they make, which have defaults, and `*args`, `**kwargs`."""
 
-    names: tuple[str, ...]
-    known: frozenset[str]
-    defaulted: tuple[str, ...]
-    keyword_defaulted: tuple[str, ...]
+    names: list[str]
+    scope: Scope
+    defaulted: list[str]
     rest: str
     rest_by_name: str
 
 
 def _parameters(spec: ast.arguments) -> _Parameters:
-    names = tuple([a.arg for a in spec.posonlyargs] + [a.arg for a in spec.args])
-    return _Parameters(
-        names=names,
-        known=frozenset(names).union([a.arg for a in spec.kwonlyargs]),
-        defaulted=names[len(names) - len(spec.defaults) :],
-        keyword_defaulted=tuple(a.arg for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d),
-        rest=spec.vararg.arg if spec.vararg else "",
-        rest_by_name=spec.kwarg.arg if spec.kwarg else "",
-    )
+    names = [a.arg for a in spec.args]
+    if spec.posonlyargs:
+        names = [a.arg for a in spec.posonlyargs] + names
+    defaulted = names[len(names) - len(spec.defaults) :] if spec.defaults else []
+    scope: Scope = dict.fromkeys(names, _PARAMETER)
+    if spec.kwonlyargs:
+        scope.update(dict.fromkeys([a.arg for a in spec.kwonlyargs], _PARAMETER))
+        defaulted += [a.arg for a, d in zip(spec.kwonlyargs, spec.kw_defaults, strict=True) if d]
+    rest, rest_by_name = spec.vararg, spec.kwarg
+    return _Parameters(names, scope, defaulted, rest.arg if rest else "", rest_by_name.arg if rest_by_name else "")
 
 
 _PARAMETER = unknown("param")
@@ -302,13 +316,12 @@ _PARAMETER = unknown("param")
 def _arguments(spec: _Parameters, defaults: tuple[Value, ...], args: list[Value], kwargs: dict[str, Value]) -> Scope:
     """The scope that a call's arguments make; a parameter that nothing is known of is marked `param`."""
     names = spec.names
-    scope: Scope = dict.fromkeys(spec.known, _PARAMETER)
+    scope = spec.scope.copy()
     if defaults:
         scope.update(zip(spec.defaulted, defaults, strict=False))
-        scope.update(zip(spec.keyword_defaulted, defaults[len(spec.defaulted) :], strict=False))
     scope.update(zip(names, args, strict=False))
     if kwargs:
-        scope.update({name: value for name, value in kwargs.items() if name in spec.known})
+        scope.update({name: value for name, value in kwargs.items() if name in spec.scope})
     if spec.rest:
         rest = tuple(args[len(names) :])
         scope[spec.rest] = Value(elements=rest) if rest else _PARAMETER

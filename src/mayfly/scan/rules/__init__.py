@@ -6,6 +6,8 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from mayfly.scan.facts import CallUse, CommandUse, FileUse, NetUse
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     Check = Callable[[Any, Scene], Hit | None]
 
-__all__ = ["all_rules", "rules_by_fact"]
+__all__ = ["all_rules", "rules_for"]
 
 _FILES = (
     "dyn_001_code_from_the_network",
@@ -128,11 +130,28 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: rule.id))
 
 
-@lru_cache(maxsize=1)
-def rules_by_fact() -> dict[type[Fact], tuple[tuple[Check, Rule], ...]]:
-    """The rules that judge each type of fact, each after its function."""
-    table: dict[type[Fact], list[tuple[Check, Rule]]] = {}
-    for rule in all_rules():
-        for kind in rule.facts:
-            table.setdefault(kind, []).append((rule.check, rule))
-    return {kind: tuple(rules) for kind, rules in table.items()}
+_CALLED: dict[type[Fact], str] = {CallUse: "name", CommandUse: "name", FileUse: "op", NetUse: "op"}
+_LONGEST_NAME = 256
+
+
+def rules_for(fact: Fact) -> tuple[tuple[Check, Rule], ...]:
+    """The rules that judge a fact, by its type and by what it is called; each after its function."""
+    kind = fact.__class__
+    called = _CALLED.get(kind)
+    return _rules_for(kind, getattr(fact, called)[:_LONGEST_NAME] if called else "")
+
+
+@lru_cache(maxsize=4096)
+def _rules_for(kind: type[Fact], name: str) -> tuple[tuple[Check, Rule], ...]:
+    return tuple(
+        (rule.check, rule)
+        for rule in all_rules()
+        if kind in rule.facts and (kind not in rule.only or any(_means(word, name) for word in rule.only[kind]))
+    )
+
+
+def _means(word: str, name: str) -> bool:
+    """True when the word is the name; a star at its end or start stands for anything."""
+    if word.endswith("*"):
+        return name.startswith(word[:-1])
+    return name.endswith(word[1:]) if word.startswith("*") else name == word

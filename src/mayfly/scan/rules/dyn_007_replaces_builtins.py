@@ -10,22 +10,10 @@ __all__ = ["RULE"]
 
 
 def _check(fact: CallUse, _scene: Scene) -> Hit | None:
-    if fact.name in (
-        "sys.settrace",
-        "sys.setprofile",
-        "sys.addaudithook",
-        "threading.settrace",
-        "gc.get_objects",
-        "gc.get_referrers",
-    ):
+    if fact.name != "set-attribute":
         return Hit(f"watches the interpreter with {fact.name}")
-    if (
-        fact.name == "set-attribute"
-        and fact.args
-        and known_text(fact.args[0]).startswith(("builtins.", "__builtins__."))
-    ):
-        return Hit(f"replaces {known_text(fact.args[0])}")
-    return None
+    replaced = known_text(fact.args[0]) if fact.args else ""
+    return Hit(f"replaces {replaced}") if replaced.startswith(("builtins.", "__builtins__.")) else None
 
 
 RULE = Rule(
@@ -37,6 +25,17 @@ RULE = Rule(
     confidence="high",
     capabilities=("dynamic-code",),
     facts=(CallUse,),
+    only={
+        CallUse: (
+            "set-attribute",
+            "sys.settrace",
+            "sys.setprofile",
+            "sys.addaudithook",
+            "threading.settrace",
+            "gc.get_objects",
+            "gc.get_referrers",
+        )
+    },
     check=_check,
     examples={
         "python": "import sys\nsys.settrace(lambda *a: None)",

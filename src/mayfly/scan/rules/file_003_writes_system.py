@@ -13,8 +13,6 @@ _KINDS = frozenset(["system", "kernel", "credentials", "process", "public"])
 
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
-    if fact.op not in _OPS:
-        return None
     # A mode or an owner given to a whole home or to everything.
     kinds = _KINDS | {"root", "home"} if fact.op in ("chmod", "chown") else _KINDS
     if (path := path_of_kind(fact, scene, kinds)) is None:
@@ -35,6 +33,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: _OPS},
     check=_check,
     examples={
         "python": "open('/usr/bin/helper', 'w').write('x')",

@@ -15,7 +15,7 @@ _KINDS = frozenset(
 
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
-    if fact.op not in _OPS or (path := path_of_kind(fact, scene, _KINDS)) is None:
+    if (path := path_of_kind(fact, scene, _KINDS)) is None:
         return None
     if "own-child" in fact.path.taints:
         return None
@@ -31,6 +31,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: _OPS},
     check=_check,
     examples={
         "python": "import os\nos.remove('/etc/hosts')",

@@ -50,6 +50,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: ("delete", "delete-tree")},
     check=_check,
     examples={
         "python": "import shutil\nshutil.rmtree('/home')",

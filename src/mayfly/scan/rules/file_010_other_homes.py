@@ -13,7 +13,7 @@ _KINDS = frozenset(["home"])
 
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
-    if fact.op not in _OPS or (path := path_of_kind(fact, scene, _KINDS)) is None:
+    if (path := path_of_kind(fact, scene, _KINDS)) is None:
         return None
 
     return Hit(f"looks into a home directory: {shown(path)}")
@@ -28,6 +28,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-read",),
     facts=(FileUse,),
+    only={FileUse: _OPS},
     check=_check,
     examples={
         "python": "import os\nos.listdir('/home')",

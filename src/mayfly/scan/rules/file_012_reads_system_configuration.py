@@ -18,7 +18,7 @@ _KINDS = frozenset({"system", "startup", "resolver"})
 
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
-    if fact.op not in ("read", "encrypt") or (path := path_of_kind(fact, scene, _KINDS)) is None:
+    if (path := path_of_kind(fact, scene, _KINDS)) is None:
         return None
     # Programs and libraries are for everybody to read.
     severity: Severity = "medium" if "/etc" in path or "/boot" in path or path.startswith(("..", "~")) else "low"
@@ -36,6 +36,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-read",),
     facts=(FileUse,),
+    only={FileUse: ("read", "encrypt")},
     check=_check,
     examples={
         "python": "open('/etc/ssl/openssl.cnf').read()",

@@ -9,7 +9,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: FileUse, _scene: Scene) -> Hit | None:
-    if fact.op != "chmod" or fact.mode is None:
+    if fact.mode is None:
         return None
     if fact.mode & 0o6000:
         return Hit("makes a file set-user-id or set-group-id")
@@ -29,6 +29,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: ("chmod",)},
     check=_check,
     examples={
         "python": "import os\nos.chmod('tool', 0o4755)",

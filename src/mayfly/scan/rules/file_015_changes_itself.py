@@ -11,7 +11,7 @@ __all__ = ["RULE"]
 def _check(fact: FileUse, _scene: Scene) -> Hit | None:
     if fact.op == "write" and "self" in fact.content.taints and "walk" in fact.path.taints:
         return Hit("copies its own source into other files", severity="high")
-    if fact.op not in ("write", "delete", "rename", "chmod") or "self" not in fact.path.taints:
+    if "self" not in fact.path.taints:
         return None
     return Hit("changes or removes its own source")
 
@@ -25,6 +25,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: ("write", "delete", "rename", "chmod")},
     check=_check,
     examples={
         "python": "import os\nos.remove(__file__)",

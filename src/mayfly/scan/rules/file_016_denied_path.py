@@ -12,6 +12,8 @@ __all__ = ["RULE"]
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
     rules = scene.policy.paths
+    if not rules.only and not rules.deny:
+        return None
     for text in fact.path.texts:
         if matches(text, rules.allow):
             continue

@@ -12,7 +12,7 @@ _OPS = frozenset({"write", "delete", "delete-tree", "rename", "chmod", "chown"})
 
 
 def _check(fact: FileUse, scene: Scene) -> Hit | None:
-    if fact.op not in _OPS or (path := path_of_kind(fact, scene, ("log", "history"))) is None:
+    if (path := path_of_kind(fact, scene, ("log", "history"))) is None:
         return None
     return Hit(f"alters or removes {shown(path)}")
 
@@ -26,6 +26,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(FileUse,),
+    only={FileUse: _OPS},
     check=_check,
     examples={
         "python": "import os\nos.remove('/var/log/auth.log')",

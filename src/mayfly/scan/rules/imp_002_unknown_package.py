@@ -10,10 +10,9 @@ __all__ = ["RULE"]
 
 
 def _check(fact: ImportUse, scene: Scene) -> Hit | None:
-    names = scene.policy.imports.allow
-    if fact.guarded or import_named(fact.module, names):
+    if fact.guarded or locate(fact.module, scene.manifest, scene.popular) != "unknown":
         return None
-    if locate(fact.module, scene.manifest, scene.popular) != "unknown":
+    if import_named(fact.module, scene.policy.imports.allow):
         return None
     image = f"image {scene.manifest.image}" if scene.manifest else "the standard library"
     return Hit(f"module {fact.top} is not in {image} and is not a well-known package", confidence="medium")

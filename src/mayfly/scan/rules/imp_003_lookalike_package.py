@@ -10,8 +10,9 @@ __all__ = ["RULE"]
 
 
 def _check(fact: ImportUse, scene: Scene) -> Hit | None:
-    names = scene.policy.imports.allow
-    if import_named(fact.module, names) or locate(fact.module, scene.manifest, scene.popular) != "lookalike":
+    if locate(fact.module, scene.manifest, scene.popular) != "lookalike":
+        return None
+    if import_named(fact.module, scene.policy.imports.allow):
         return None
     return Hit(f"module {fact.top} is named almost like {resembles(fact.top, scene.popular)}", confidence="medium")
 

@@ -34,11 +34,13 @@ _PREFIXES = ("cffi.FFI().dlopen", "ctypes.windll.", "ctypes.pythonapi.", "ctypes
 
 
 def _check(fact: CallUse, _scene: Scene) -> Hit | None:
-    if fact.name in _EXECUTES or any("PROT_EXEC" in v.origin for v in (*fact.args, *fact.kwargs.values())):
+    if fact.name in _EXECUTES:
         return Hit(f"runs machine code from memory with {fact.name}", severity="high")
-    return (
-        Hit(f"calls native code with {fact.name}") if fact.name in _LOADS or fact.name.startswith(_PREFIXES) else None
-    )
+    for value in (*fact.args, *fact.kwargs.values()) if fact.kwargs else fact.args:
+        if "PROT_EXEC" in value.origin:
+            return Hit(f"runs machine code from memory with {fact.name}", severity="high")
+    native = fact.name in _LOADS or fact.name.startswith(_PREFIXES)
+    return Hit(f"calls native code with {fact.name}") if native else None
 
 
 RULE = Rule(

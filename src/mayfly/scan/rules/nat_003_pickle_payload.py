@@ -9,9 +9,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: CallUse, _scene: Scene) -> Hit | None:
-    if fact.name != "reduce-callable" or not fact.args:
-        return None
-    return Hit(f"unpickling calls {fact.args[0].origin}")
+    return Hit(f"unpickling calls {fact.args[0].origin}") if fact.args else None
 
 
 RULE = Rule(
@@ -23,6 +21,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("deserialise",),
     facts=(CallUse,),
+    only={CallUse: ("reduce-callable",)},
     check=_check,
     examples={
         "python": ("import os\nclass A:\n    def __reduce__(self):\n        return (os.system, ('id',))"),

@@ -9,15 +9,15 @@ __all__ = ["RULE"]
 
 
 def _check(fact: LoadUse, _scene: Scene) -> Hit | None:
-    if fact.format not in ("yaml", "jsonpickle", "serialize"):
+    if fact.format not in ("yaml", "jsonpickle", "keras", "serialize"):
         return None
     return Hit(f"loads any object from {fact.format}", severity="high" if "net" in fact.value.taints else None)
 
 
 RULE = Rule(
     id="MF-NAT-004",
-    title="Loads objects from YAML or JSON",
-    rationale="Loaders that build any object run whatever the text asks for.",
+    title="Loads objects from YAML, JSON or a saved model",
+    rationale="Loaders that build any object run whatever the text or the file asks for.",
     severity="medium",
     cwe="CWE-502",
     confidence="high",

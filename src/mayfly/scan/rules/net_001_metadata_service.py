@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if fact.op not in ("fetch", "send", "connect", "raw") or (host := host_of_kind(fact, scene, ("metadata",))) is None:
+    if (host := host_of_kind(fact, scene, ("metadata",))) is None:
         return None
 
     return Hit(f"asks the metadata service {shown(host)}")
@@ -25,6 +25,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("fetch", "send", "connect", "raw")},
     check=_check,
     examples={
         "python": "import requests\nrequests.get('http://169.254.169.254/latest/meta-data/')",

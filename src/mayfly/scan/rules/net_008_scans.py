@@ -14,10 +14,10 @@ _SCANNERS = frozenset(
 
 def _check(fact: NetUse | CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return Hit(f"runs the scanner {fact.name}") if fact.name in _SCANNERS else None
+        return Hit(f"runs the scanner {fact.name}")
     if isinstance(fact, CallUse):
-        return Hit("scans ports") if fact.name == "port-scan" or fact.name.startswith("nmap.") else None
-    several = fact.op == "connect" and fact.in_loop and (len(fact.port.consts) != 1 or len(fact.target.consts) != 1)
+        return Hit("scans ports")
+    several = fact.in_loop and (len(fact.port.consts) != 1 or len(fact.target.consts) != 1)
     if not several or fact.target == UNKNOWN:
         return None
     # A program that is handed its targets may have been handed its own.
@@ -33,6 +33,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse, CallUse, CommandUse),
+    only={NetUse: ("connect",), CallUse: ("port-scan", "nmap.*"), CommandUse: _SCANNERS},
     check=_check,
     examples={
         "python": (

@@ -31,16 +31,14 @@ _TOOLS = frozenset(
 
 def _check(fact: NetUse | CommandUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, NetUse):
-        return Hit("captures or sends raw packets") if fact.op == "raw" else None
+        return Hit("captures or sends raw packets")
     if isinstance(fact, CommandUse):
         if fact.name in ("netstat", "ss") or (fact.name == "lsof" and "-i" in fact.args):
             return Hit("lists the machine's connections", severity="medium")
         return Hit(f"runs the packet tool {fact.name}") if fact.name in _TOOLS else None
     if fact.name.startswith(("psutil.net_connections", "psutil.net_if_addrs")):
         return Hit("watches the machine's connections", severity="medium")
-    if fact.name.startswith("psutil.net_io"):
-        return Hit("watches the machine's traffic", severity="medium" if fact.in_loop else "low")
-    return None
+    return Hit("watches the machine's traffic", severity="medium" if fact.in_loop else "low")
 
 
 RULE = Rule(
@@ -52,6 +50,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse, CommandUse, CallUse),
+    only={NetUse: ("raw",), CallUse: ("psutil.net_connections*", "psutil.net_if_addrs*", "psutil.net_io*")},
     check=_check,
     examples={
         "python": "from scapy.all import sniff\nsniff(count=10)",

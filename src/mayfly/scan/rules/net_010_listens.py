@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if fact.op != "listen" or (host := host_of_kind(fact, scene, ("any", "address", "private"))) is None:
+    if (host := host_of_kind(fact, scene, ("any", "address", "private"))) is None:
         return None
 
     return Hit(f"listens on {shown(host)}")
@@ -25,6 +25,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("listen",)},
     check=_check,
     examples={
         "python": "import socket\ns = socket.socket()\ns.bind(('0.0.0.0', 4444))",

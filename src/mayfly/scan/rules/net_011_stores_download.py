@@ -16,7 +16,7 @@ _PROGRAM = re.compile(
 
 
 def _check(fact: FileUse, _scene: Scene) -> Hit | None:
-    if fact.op != "write" or "net" not in fact.content.taints:
+    if "net" not in fact.content.taints:
         return None
     for text in fact.path.texts:
         if _PROGRAM.search(text):
@@ -33,6 +33,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net", "fs-write"),
     facts=(FileUse,),
+    only={FileUse: ("write",)},
     check=_check,
     examples={
         "python": ("import urllib.request\nurllib.request.urlretrieve('https://example.com/a', 'setup.sh')"),

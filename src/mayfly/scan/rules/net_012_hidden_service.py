@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
-    if fact.op not in ("fetch", "send", "connect", "raw") or (host := host_of_kind(fact, scene, ("hidden",))) is None:
+    if (host := host_of_kind(fact, scene, ("hidden",))) is None:
         return None
 
     return Hit(f"uses the hidden service {shown(host)}")
@@ -25,6 +25,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("fetch", "send", "connect", "raw")},
     check=_check,
     examples={
         "python": "import requests\nrequests.get('http://abcdefghij.onion/x')",

@@ -12,6 +12,8 @@ __all__ = ["RULE"]
 
 def _check(fact: NetUse, scene: Scene) -> Hit | None:
     rules = scene.policy.hosts
+    if not rules.only and not rules.deny:
+        return None
     for text in fact.target.texts:
         if not host_of(text) or host_matches(text, rules.allow):
             continue

@@ -16,7 +16,7 @@ _PERSONAL = re.compile(
 
 
 def _check(fact: NetUse, _scene: Scene) -> Hit | None:
-    if fact.op != "send" or not any(_PERSONAL.search(key) for key in fact.data.keys):
+    if not any(_PERSONAL.search(key) for key in fact.data.keys):
         return None
     return Hit("sends fields that look personal or secret") if fact.target.texts else None
 
@@ -33,6 +33,7 @@ RULE = Rule(
     confidence="medium",
     capabilities=("net",),
     facts=(NetUse,),
+    only={NetUse: ("send",)},
     check=_check,
     examples={
         "python": ("import requests\nrequests.post('https://shop.invalid/x', json={'credit_card': '1', 'ssn': '2'})"),

@@ -12,13 +12,7 @@ __all__ = ["RULE"]
 def _check(fact: FileUse | CommandUse, scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
         lists = {"-l", "list-timers"} & set(fact.args)
-        return (
-            Hit(f"schedules with {fact.name}")
-            if fact.name in ("crontab", "at", "batch", "schtasks") and not lists
-            else None
-        )
-    if fact.op not in ("write", "chmod", "link"):
-        return None
+        return Hit(f"schedules with {fact.name}") if not lists else None
     path = path_of_kind(fact, scene, ("startup",))
     return Hit(f"writes the schedule {shown(path)}") if path is not None and ("cron" in path or "/at" in path) else None
 
@@ -32,6 +26,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("persist",),
     facts=(FileUse, CommandUse),
+    only={FileUse: ("write", "chmod", "link"), CommandUse: ("crontab", "at", "batch", "schtasks")},
     check=_check,
     examples={
         "python": "open('/etc/cron.d/x', 'w').write('* * * * * root id')",

@@ -11,12 +11,8 @@ __all__ = ["RULE"]
 
 def _check(fact: FileUse | CallUse, scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        if not fact.name.startswith("winreg."):
-            return None
         run_key = any("currentversion\\run" in text.lower() for value in fact.args for text in value.texts)
         return Hit("writes an autostart entry") if run_key else None
-    if fact.op not in ("write", "link", "chmod", "rename"):
-        return None
     path = path_of_kind(fact, scene, ("startup",))
     if path is None or "cron" in path:
         return None
@@ -35,6 +31,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("persist", "fs-write"),
     facts=(FileUse, CallUse),
+    only={FileUse: ("write", "link", "chmod", "rename"), CallUse: ("winreg.*",)},
     check=_check,
     examples={
         "python": "import os\nopen(os.path.expanduser('~/.bashrc'), 'a').write('x')",

@@ -35,9 +35,7 @@ _TOOLS = frozenset(
 
 def _check(fact: FileUse | CommandUse, scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return Hit(f"changes accounts with {fact.name}") if fact.name in _TOOLS else None
-    if fact.op not in ("write", "chmod", "chown", "link"):
-        return None
+        return Hit(f"changes accounts with {fact.name}")
     path = path_of_kind(fact, scene, ("accounts",))
     return None if path is None else Hit(f"changes account data: {shown(path)}")
 
@@ -51,6 +49,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("persist",),
     facts=(FileUse, CommandUse),
+    only={FileUse: ("write", "chmod", "chown", "link"), CommandUse: _TOOLS},
     check=_check,
     examples={
         "python": "open('/etc/sudoers', 'a').write('x ALL=(ALL) ALL')",

@@ -44,8 +44,6 @@ _TOOLS = frozenset(
 
 def _check(fact: CommandUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        if not fact.name.startswith("pip."):
-            return None
         words = [text for value in fact.args for member in (value.elements or ()) for text in member.texts]
         return Hit("installs packages with pip") if "install" in words else None
     if fact.name in _TOOLS and set(fact.args) & {
@@ -74,6 +72,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net", "proc"),
     facts=(CommandUse, CallUse),
+    only={CallUse: ("pip.*",)},
     check=_check,
     examples={
         "python": "import subprocess\nsubprocess.run(['pip', 'install', 'x'])",

@@ -31,8 +31,6 @@ _TOOLS = frozenset(
 
 
 def _check(fact: CommandUse | CallUse, _scene: Scene) -> Hit | None:
-    if fact.name not in _TOOLS and not fact.name.startswith("pip."):
-        return None
     words = (
         set(fact.args)
         if isinstance(fact, CommandUse)
@@ -64,6 +62,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CommandUse, CallUse),
+    only={CommandUse: _TOOLS, CallUse: ("pip.*",)},
     check=_check,
     examples={
         "python": "import subprocess\nsubprocess.run(['pip', 'uninstall', '-y', 'cryptography'])",

@@ -12,8 +12,7 @@ __all__ = ["RULE"]
 def _check(fact: CommandUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
         value = known_text(fact.args[0]) if fact.args else ""
-        off = fact.name in ("set-HISTFILE", "set-HISTSIZE") and value in ("", "/dev/null", "0")
-        return Hit("switches the shell's history off") if off else None
+        return Hit("switches the shell's history off") if value in ("", "/dev/null", "0") else None
     if fact.name == "history" and {"-c", "-d", "-cw"} & set(fact.args):
         return Hit("clears the shell's history")
     if fact.name == "unset" and {"HISTFILE", "HISTSIZE"} & set(fact.args):
@@ -33,6 +32,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CommandUse, CallUse),
+    only={CallUse: ("set-HISTFILE", "set-HISTSIZE"), CommandUse: ("history", "unset", "journalctl", "dmesg")},
     check=_check,
     examples={
         "python": "import os\nos.system('history -c')",

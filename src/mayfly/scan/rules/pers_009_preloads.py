@@ -9,16 +9,18 @@ from mayfly.scan.rule import Hit, Rule, Scene
 __all__ = ["RULE"]
 
 
+_PLACES = ("set-PATH", "set-LD_LIBRARY_PATH", "set-PYTHONPATH")
+_RUN = ("set-LD_PRELOAD", "set-BASH_ENV", "set-PROMPT_COMMAND")
+
+
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
         return Hit("sets LD_PRELOAD") if any(arg.startswith("LD_PRELOAD=") for arg in fact.args) else None
-    if fact.name in ("set-PATH", "set-LD_LIBRARY_PATH", "set-PYTHONPATH"):
+    if fact.name in _PLACES:
         first = known_text(fact.args[0]).partition(":")[0] if fact.args else ""
         anybodys = first.startswith(("/tmp", "/var/tmp", "/dev/shm")) or first == "."  # noqa: S108 - places to judge
         return Hit(f"puts {shown(first)} first among the programs' places", severity="medium") if anybodys else None
-    if fact.name in ("set-LD_PRELOAD", "set-BASH_ENV", "set-PROMPT_COMMAND"):
-        return Hit(f"sets {fact.name.removeprefix('set-')}")
-    return None
+    return Hit(f"sets {fact.name.removeprefix('set-')}")
 
 
 RULE = Rule(
@@ -30,6 +32,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("persist",),
     facts=(CallUse, CommandUse),
+    only={CallUse: (*_PLACES, *_RUN)},
     check=_check,
     examples={
         "python": "import os\nos.system('env LD_PRELOAD=/tmp/x.so ls')",

@@ -10,8 +10,6 @@ __all__ = ["RULE"]
 
 
 def _check(fact: CallUse, _scene: Scene) -> Hit | None:
-    if fact.name != "shadow-command":
-        return None
     return Hit(f"lets another command stand behind a common name: {shown(known_text(fact.args[0]))}")
 
 
@@ -24,6 +22,7 @@ RULE = Rule(
     confidence="medium",
     capabilities=("persist",),
     facts=(CallUse,),
+    only={CallUse: ("shadow-command",)},
     check=_check,
     examples={
         "bash": "alias ls='rm -r'",

@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 def _check(fact: CallUse | ProcUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        return Hit("ties a shell to a network connection") if fact.name == "network-shell" else None
+        return Hit("ties a shell to a network connection")
     first = fact.argv[0] if fact.argv else UNKNOWN
     if fact.shell and "net" in fact.text.taints and not fact.text.consts:
         return Hit("runs commands that come over the network")
@@ -30,6 +30,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("net", "proc"),
     facts=(CallUse, ProcUse),
+    only={CallUse: ("network-shell",)},
     check=_check,
     examples={
         "python": (

@@ -12,14 +12,9 @@ _CALLS = frozenset({"os.setuid", "os.seteuid", "os.setreuid", "os.setresuid", "o
 
 def _check(fact: CommandUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return (
-            Hit(f"asks for more rights with {fact.name}")
-            if fact.name in ("sudo", "su", "pkexec", "doas", "runuser")
-            else None
-        )
-    if fact.name in _CALLS and any(0 in value.consts for value in fact.args):
-        return Hit(f"becomes root with {fact.name}", severity="high")
-    return None
+        return Hit(f"asks for more rights with {fact.name}")
+    root = any(0 in value.consts for value in fact.args)
+    return Hit(f"becomes root with {fact.name}", severity="high") if root else None
 
 
 RULE = Rule(
@@ -31,6 +26,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CommandUse, CallUse),
+    only={CommandUse: ("sudo", "su", "pkexec", "doas", "runuser"), CallUse: _CALLS},
     check=_check,
     examples={
         "python": "import os\nos.setuid(0)",

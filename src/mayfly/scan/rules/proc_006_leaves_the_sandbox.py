@@ -39,7 +39,7 @@ def _check(fact: CommandUse | FileUse | CallUse, scene: Scene) -> Hit | None:
             return Hit(f"uses a control file of the machine: {shown(path)}")
         return None
     if isinstance(fact, CallUse):
-        return Hit(f"calls {fact.name}") if fact.name in _CALLS else None
+        return Hit(f"calls {fact.name}")
     if fact.name in _TOOLS or (fact.name in ("docker", "podman", "kubectl") and "--privileged" in fact.args):
         return Hit(f"runs {fact.name}")
     return None
@@ -56,6 +56,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CommandUse, FileUse, CallUse),
+    only={CallUse: _CALLS},
     check=_check,
     examples={
         "python": "import os\nos.system('nsenter -t 1 -m sh')",

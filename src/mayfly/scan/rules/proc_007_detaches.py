@@ -10,12 +10,8 @@ __all__ = ["RULE"]
 
 def _check(fact: CommandUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return (
-            Hit(f"leaves a process behind with {fact.name}")
-            if fact.name in ("nohup", "setsid", "disown", "screen", "tmux")
-            else None
-        )
-    return Hit("detaches itself") if fact.name in ("os.setsid", "daemon.DaemonContext") else None
+        return Hit(f"leaves a process behind with {fact.name}")
+    return Hit("detaches itself")
 
 
 RULE = Rule(
@@ -27,6 +23,10 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CommandUse, CallUse),
+    only={
+        CommandUse: ("nohup", "setsid", "disown", "screen", "tmux"),
+        CallUse: ("os.setsid", "daemon.DaemonContext"),
+    },
     check=_check,
     examples={
         "python": "import os\nos.setsid()",

@@ -14,8 +14,6 @@ _TELLING = re.compile(r"(?i)socket|fsockopen|/inet/|\bexec\b|\bsystem\s*\(|shell
 
 
 def _check(fact: CallUse, _scene: Scene) -> Hit | None:
-    if fact.name != "foreign-code":
-        return None
     text = known_text(fact.args[0]) if fact.args else ""
     return Hit(f"one line that opens a socket or a shell: {shown(text)}") if _TELLING.search(text) else None
 
@@ -29,6 +27,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CallUse,),
+    only={CallUse: ("foreign-code",)},
     check=_check,
     examples={
         "python": "import os\nos.system(\"perl -e 'use Socket;socket(S,2,1,6);exec(q(sh));'\")",

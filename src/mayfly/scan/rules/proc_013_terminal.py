@@ -10,8 +10,8 @@ __all__ = ["RULE"]
 
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return Hit("opens a terminal with script") if fact.name == "script" and {"-c", "-qc"} & set(fact.args) else None
-    return Hit(f"opens a terminal with {fact.name}") if fact.name in ("pty.spawn", "pty.fork", "pty.openpty") else None
+        return Hit("opens a terminal with script") if {"-c", "-qc"} & set(fact.args) else None
+    return Hit(f"opens a terminal with {fact.name}")
 
 
 RULE = Rule(
@@ -23,6 +23,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("proc",),
     facts=(CallUse, CommandUse),
+    only={CallUse: ("pty.spawn", "pty.fork", "pty.openpty"), CommandUse: ("script",)},
     check=_check,
     examples={
         "python": "import pty\npty.spawn('/bin/bash')",

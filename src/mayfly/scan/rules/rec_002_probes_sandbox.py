@@ -14,13 +14,13 @@ _TOOLS = frozenset({"systemd-detect-virt", "virt-what", "dmidecode", "imvirt", "
 
 def _check(fact: FileUse | CallUse | CommandUse, scene: Scene) -> Hit | None:
     if isinstance(fact, FileUse):
-        path = path_of_kind(fact, scene, ("container",)) if fact.op in ("read", "list") else None
+        path = path_of_kind(fact, scene, ("container",))
         return None if path is None else Hit(f"looks for signs of a sandbox: {shown(path)}")
     if isinstance(fact, CommandUse):
-        return Hit(f"looks for signs of a sandbox with {fact.name}") if fact.name in _TOOLS else None
+        return Hit(f"looks for signs of a sandbox with {fact.name}")
     if fact.name in ("sys.gettrace", "sys.getprofile"):
         return Hit("looks for a debugger")
-    paths = fact.args[0].texts if fact.name == "file-test" and fact.args else ()
+    paths = fact.args[0].texts if fact.args else ()
     telling = next((text for text in paths if classify(text) == "container"), None)
     return Hit(f"looks for signs of a sandbox: {shown(telling)}") if telling else None
 
@@ -37,6 +37,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-read",),
     facts=(FileUse, CallUse, CommandUse),
+    only={FileUse: ("read", "list"), CallUse: ("sys.gettrace", "sys.getprofile", "file-test"), CommandUse: _TOOLS},
     check=_check,
     examples={
         "python": "import os\nos.path.exists('/.dockerenv')",

@@ -20,6 +20,7 @@ _CALLS = frozenset(
 )
 
 
+_KEYBOARDS = ("pynput.*", "keyboard.on_*", "keyboard.hook*", "keyboard.record*")
 _COMMANDS = frozenset({
     "arecord", "fswebcam", "gnome-screenshot", "grim", "import", "logkeys", "maim", "parecord", "scrot", "spectacle",
     "xdotool", "xinput", "xwd", "showkey", "script",
@@ -31,13 +32,13 @@ _SOURCES = frozenset({"x11grab", "alsa", "pulse", "avfoundation", "dshow", "gdig
 
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        records = fact.name == "ffmpeg" and any(arg in _SOURCES or arg.startswith("/dev/video") for arg in fact.args)
-        return Hit(f"watches a person with {fact.name}") if records or fact.name in _COMMANDS else None
-    if fact.name.startswith(("pynput.", "keyboard.on_", "keyboard.hook", "keyboard.record")):
+        records = any(arg in _SOURCES or arg.startswith("/dev/video") for arg in fact.args)
+        return Hit(f"watches a person with {fact.name}") if records or fact.name != "ffmpeg" else None
+    if fact.name in _CALLS:
+        return Hit(f"watches a person with {fact.name}")
+    if fact.name.startswith(("pynput.", "keyboard.")):
         return Hit(f"records the keyboard or mouse with {fact.name}", severity="high")
-    if fact.name.endswith("SetWindowsHookExA"):
-        return Hit("records the keyboard", severity="high")
-    return Hit(f"watches a person with {fact.name}") if fact.name in _CALLS else None
+    return Hit("records the keyboard", severity="high")
 
 
 RULE = Rule(
@@ -49,6 +50,10 @@ RULE = Rule(
     confidence="high",
     capabilities=("devices",),
     facts=(CallUse, CommandUse),
+    only={
+        CallUse: (*_CALLS, *_KEYBOARDS, "*SetWindowsHookExA"),
+        CommandUse: (*_COMMANDS, "ffmpeg"),
+    },
     check=_check,
     examples={
         "python": "from pynput.keyboard import Listener\nListener(on_press=print)",

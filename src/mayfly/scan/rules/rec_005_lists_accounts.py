@@ -11,11 +11,7 @@ __all__ = ["RULE"]
 
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        return (
-            Hit(f"lists accounts with {fact.name}")
-            if fact.name in ("pwd.getpwall", "grp.getgrall", "spwd.getspall")
-            else None
-        )
+        return Hit(f"lists accounts with {fact.name}")
     if fact.name == "getent" and verbs(fact) & {"passwd", "shadow", "group"}:
         return Hit("lists accounts with getent")
     return (
@@ -34,6 +30,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-read",),
     facts=(CallUse, CommandUse),
+    only={CallUse: ("pwd.getpwall", "grp.getgrall", "spwd.getspall"), CommandUse: ("getent", "find-perm")},
     check=_check,
     examples={
         "python": "import pwd\npwd.getpwall()",

@@ -15,8 +15,8 @@ _EVERY = re.compile(r"^(?:-[a-zA-Z]*[eA][a-zA-Z]*|-?[xuwfl]*a[xuwfl]*|-?[auwfl]*
 
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        return Hit(f"lists every process with {fact.name}") if fact.name in _CALLS else None
-    every = fact.name == "tasklist" or (fact.name == "ps" and any(_EVERY.match(arg) for arg in fact.args))
+        return Hit(f"lists every process with {fact.name}")
+    every = fact.name == "tasklist" or any(_EVERY.match(arg) for arg in fact.args)
     return Hit(f"lists every process with {fact.name}") if every else None
 
 
@@ -29,6 +29,7 @@ RULE = Rule(
     confidence="medium",
     capabilities=("proc",),
     facts=(CallUse, CommandUse),
+    only={CallUse: _CALLS, CommandUse: ("tasklist", "ps")},
     check=_check,
     examples={
         "python": "import psutil\nfor p in psutil.process_iter(['name']):\n    print(p.info)",

@@ -10,7 +10,7 @@ __all__ = ["RULE"]
 
 def _check(fact: LoopUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CallUse):
-        return Hit("forks in a loop", severity="high") if fact.name == "fork" and fact.in_loop else None
+        return Hit("forks in a loop", severity="high") if fact.in_loop else None
     if fact.kind == "fork-bomb":
         return Hit("a fork bomb")
     return (
@@ -29,6 +29,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("pids",),
     facts=(LoopUse, CallUse),
+    only={CallUse: ("fork",)},
     check=_check,
     examples={
         "python": "import os\nwhile True:\n    os.fork()",

@@ -11,7 +11,7 @@ __all__ = ["RULE"]
 def _check(fact: LoopUse | CallUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, LoopUse):
         return Hit("writes in a loop that nothing ends") if "write" in fact.does else None
-    return Hit("makes a file of a gibibyte or more") if fact.name == "fill-disk" else None
+    return Hit("makes a file of a gibibyte or more")
 
 
 RULE = Rule(
@@ -23,6 +23,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("fs-write",),
     facts=(LoopUse, CallUse),
+    only={CallUse: ("fill-disk",)},
     check=_check,
     examples={
         "python": "f = open('x', 'w')\nwhile True:\n    f.write('a' * 999)",

@@ -10,10 +10,10 @@ __all__ = ["RULE"]
 
 def _check(fact: CallUse | CommandUse, _scene: Scene) -> Hit | None:
     if isinstance(fact, CommandUse):
-        return Hit("lifts limits with ulimit") if fact.name == "ulimit" and "unlimited" in fact.args else None
+        return Hit("lifts limits with ulimit") if "unlimited" in fact.args else None
     if fact.name == "resource.setrlimit":
         return Hit("changes its limits")
-    deep = fact.name == "sys.setrecursionlimit" and any(n >= 10**6 for v in fact.args for n in v.numbers)
+    deep = any(n >= 10**6 for v in fact.args for n in v.numbers)
     return Hit("allows recursion of a million calls or more") if deep else None
 
 
@@ -26,6 +26,7 @@ RULE = Rule(
     confidence="high",
     capabilities=("memory",),
     facts=(CallUse, CommandUse),
+    only={CallUse: ("resource.setrlimit", "sys.setrecursionlimit"), CommandUse: ("ulimit",)},
     check=_check,
     examples={
         "python": "import sys\nsys.setrecursionlimit(10**9)",

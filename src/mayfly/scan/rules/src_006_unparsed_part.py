@@ -14,6 +14,10 @@ __all__ = ["RULE"]
 
 
 def _check(fact: Oddity, _scene: Scene) -> Hit | None:
+    if fact.kind == "unwalked":
+        return Hit(
+            "there is more to this program than a scan looks at; from here on it was not judged", severity="high"
+        )
     if not fact.kind.startswith("unparsed"):
         return None
     severity: Severity = "low" if fact.kind == "unparsed-little" else "medium"
@@ -22,8 +26,11 @@ def _check(fact: Oddity, _scene: Scene) -> Hit | None:
 
 RULE = Rule(
     id="MF-SRC-006",
-    title="A part cannot be parsed",
-    rationale=("The grammar for this language did not take a part of the program; what stands there was not judged."),
+    title="A part was not judged",
+    rationale=(
+        "The grammar for this language did not take a part of the program, or the program does more than a scan "
+        "follows; what stands there was not judged."
+    ),
     severity="medium",
     cwe="CWE-172",
     confidence="high",
@@ -35,8 +42,9 @@ RULE = Rule(
         "javascript": "let a = 1;\nlet = = 3;\nlet b = 2;",
     },
     near_misses={
+        "python": "print(1)",
         "bash": "echo a",
         "javascript": "let a = 1;",
     },
-    languages=("bash", "javascript"),
+    languages=("python", "bash", "javascript"),
 )
