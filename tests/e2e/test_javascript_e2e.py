@@ -75,15 +75,6 @@ def test_an_endless_loop_is_interrupted_and_the_names_are_kept(sandbox: Sandbox)
     assert sandbox.run_code("before").text == "7"
 
 
-def test_a_context_that_exits_says_that_its_names_are_lost(sandbox: Sandbox) -> None:
-    context = sandbox.create_context("javascript")
-    sandbox.run_code("let gone = 1", context=context)
-    ended = sandbox.run_code("process.exit(3)", context=context)
-    assert (ended.status, ended.state_lost) == ("context_lost", True)
-    assert sandbox.run_code("typeof gone", context=context, timeout_s=START_S).text == "'undefined'"
-    sandbox.remove_context(context)
-
-
 def test_a_program_in_a_file_runs_under_node(sandbox: Sandbox) -> None:
     sandbox.files.write(
         "sum.js", "console.log(process.argv.slice(2).map(Number).reduce((a, b) => a + b)); process.exit(4)"
@@ -100,3 +91,10 @@ def test_the_command_line_runs_it_in_a_sandbox(live_node: LiveNode, sandbox: San
 def test_python_and_bash_are_there_too(sandbox: Sandbox) -> None:
     assert sandbox.run_code("sum(range(4))", language="python", timeout_s=START_S).text == "6"
     assert sandbox.run_code("node --version", language="bash", timeout_s=START_S).logs.stdout.startswith("v20.")
+
+
+def test_a_context_that_exits_says_that_its_names_are_lost(sandbox: Sandbox) -> None:
+    sandbox.run_code("let gone = 1")
+    ended = sandbox.run_code("process.exit(3)")
+    assert (ended.status, ended.state_lost) == ("context_lost", True)
+    assert sandbox.run_code("typeof gone", timeout_s=START_S).text == "'undefined'"
