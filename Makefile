@@ -21,7 +21,7 @@ run: bootstrap  ## set up everything, then run examples/fibonacci.py in a microV
 	@$(MAYFLY) run --timings examples/fibonacci.py
 
 test: bootstrap-dev  ## set up everything, then the whole test suite
-	@$(MAYFLY) setup
+	@$(MAYFLY) setup --image node
 	@$(PYTEST) $(PYTEST_ARGS)
 
 unit: bootstrap-dev  ## the tests that need no microVM

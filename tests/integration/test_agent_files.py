@@ -251,3 +251,16 @@ async def test_any_path_gets_an_answer_or_a_typed_refusal(guest: Guest) -> None:
             except MayflyError:
                 continue
     assert (await guest.stat("/")).kind == "directory"
+
+
+async def test_what_is_refused_names_its_path(guest: Guest) -> None:
+    with pytest.raises(FileMissingError, match=r"no/such: No such file") as caught:
+        await guest.stat("no/such")
+    assert caught.value.to_dict()["message"] == str(caught.value)
+    with pytest.raises(FileMissingError, match=r"gone: No such file"):
+        async with guest.read_file("gone"):
+            pass
+    with pytest.raises(FileMissingError, match=r"old to new: No such file"):
+        await guest.rename("old", "new")
+    with pytest.raises(FileMissingError, match=r"a\?b: No such file"):
+        await guest.remove("a\x1bb")

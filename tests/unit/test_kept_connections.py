@@ -202,8 +202,8 @@ async def test_a_connection_that_is_closed_as_it_is_used_is_replaced_and_nothing
     assert await node.ask("/once") == "/once"
     send = kept.UnixStream.send
 
-    async def closed_after(stream: Any, item: bytes) -> None:
-        await send(stream, item)
+    async def closed_after(stream: Any, item: bytes, **options: Any) -> None:
+        await send(stream, item, **options)
         if node.hang_up is not None:
             node.hang_up.set()
 

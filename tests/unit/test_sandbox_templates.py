@@ -184,3 +184,11 @@ async def test_over_http_what_is_absent_is_the_templates(node: Served) -> None:
         info = msgspec.json.decode(await answer.read(limit_bytes=1 << 20, deadline_s=20))
     assert answer.status == 201
     assert (info["template"], info["limits"]["mem_mib"], info["limits"]["timeout_s"]) == (key, 128, 9)
+
+
+async def test_without_a_template_the_language_chooses_the_image(node: Served) -> None:
+    error = await node.refused(lang="javascript")
+    assert (error.field, "not 'node'" in error.message) == ("image", True)
+    assert "mayfly image build" in str(error)
+    async with await AsyncSandbox.create(node=node.address, lang="javascript", image="python") as sandbox:
+        assert (await sandbox.info()).image == "python"

@@ -112,6 +112,37 @@ async def test_a_cancelled_wait_loses_nothing(tmp_path: Path) -> None:
         assert await ours.receive() == b"later"
 
 
+async def test_a_wait_may_have_an_end_and_loses_nothing_by_it(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (ours, theirs):
+        with pytest.raises(TimeoutError):
+            await ours.receive(within_s=0.01)
+        theirs.send(b"later")
+        assert await ours.receive(within_s=60) == b"later"
+        with pytest.raises(TimeoutError):
+            await ours.send(bytes(8 << 20), within_s=0.01)
+
+
+async def test_two_cannot_wait_for_the_same(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (ours, theirs), anyio.create_task_group() as tasks:
+        tasks.start_soon(ours.receive)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(anyio.BusyResourceError):
+            await ours.receive()
+        theirs.send(b"for the first")
+
+
+async def test_closing_wakes_whoever_waits_to_send(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (ours, _), anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await ours.send(bytes(8 << 20))
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        await ours.aclose()
+
+
 async def test_a_flood_leaves_others_their_turns(tmp_path: Path) -> None:
     turns = 0
 

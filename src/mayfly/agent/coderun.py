@@ -47,6 +47,7 @@ class CodeRun:
         self._items = 0
         self._item_bytes = 0
         self._skips = False
+        self._head: dict[str, object] | None = None  # of an item of which nothing has come yet
         self._truncated = False
         self._started_at = 0.0
         self._cpu_base_us = 0
@@ -81,9 +82,12 @@ class CodeRun:
         """Whether the context should not be listened to for now."""
         return not self.gone and self._connection.congested
 
-    def begin(self, pid: int, cpu_us: int) -> None:
-        """The context has begun with it."""
+    def begin(self) -> None:
+        """The context is about to be told: its time runs."""
         self._started_at = time.monotonic()
+
+    def started(self, pid: int, cpu_us: int) -> None:
+        """The context has been told. CPU time counts from `cpu_us`, which leaves out some microseconds since then."""
         self._cpu_base_us = cpu_us
         self._connection.send(FrameType.STARTED, {"nonce": self.nonce, "pid": pid})
 
@@ -102,13 +106,17 @@ class CodeRun:
         beyond = kind == "result" and self._item_bytes > self.result_bytes + (1 << 20)
         self._skips = self.gone or self._items > _ITEMS_MAX or beyond
         self._truncated = self._truncated or self._skips
-        if not self._skips:
-            self._connection.send(FrameType.ITEM, {"kind": kind, "bytes": size})
+        self._head = None if self._skips else {"kind": kind, "bytes": size}
 
     def item_data(self, data: bytes) -> None:
         """A piece of it."""
-        if not self._skips and not self.gone:
+        if self._skips or self.gone:
+            return
+        head, self._head = self._head, None
+        if head is None:
             self._connection.send(FrameType.DATA, data)
+        else:
+            self._connection.send_together((FrameType.ITEM, head), (FrameType.DATA, data))
 
     def end(self, report: dict[str, object], *, cpu_us: int, mem_peak_bytes: int) -> None:
         """Reports the end: `status`, `execution_count`, `state_lost`, and so on; and closes."""

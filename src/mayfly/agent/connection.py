@@ -130,11 +130,15 @@ class Connection:
 
     def send(self, frame_type: int, payload: bytes | dict[str, object]) -> None:
         """Queues one frame and sends what the socket takes."""
+        self.send_together((frame_type, payload))
+
+    def send_together(self, *frames: tuple[int, bytes | dict[str, object]]) -> None:
+        """Queues frames in one piece, which wakes the host once, and sends what the socket takes."""
         if self._closed or self._finishing:
             return
-        frame = encode(frame_type, payload)
-        self._out.append(frame)
-        self._out_bytes += len(frame)
+        data = b"".join([encode(frame_type, payload) for frame_type, payload in frames])
+        self._out.append(data)
+        self._out_bytes += len(data)
         self._flush()
 
     def _flush(self) -> None:

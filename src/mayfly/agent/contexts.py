@@ -198,10 +198,11 @@ class Context:
                 run.fail(error.code, error.message)
                 continue
             self.state, self.current = "busy", run
-            run.begin(self._child.pid, self._child.enclosure.cpu_us())
+            run.begin()
+            self._channel.write(order)  # first, so that the interpreter works while the rest is done
+            run.started(self._child.pid, self._child.enclosure.cpu_us())
             for output in self._outputs:
                 output.flush()
-            self._channel.write(order)
             if run.timeout_s is not None:
                 self._timers.append(self._loop.call_in(run.timeout_s, self._out_of_time))
 

@@ -15,6 +15,7 @@ import h11
 from mayfly.errors import NodeError, NodeLostError, NodeUnavailableError
 from mayfly.host.sockets import connect_unix
 from mayfly.host.tasks import single_error
+from mayfly.host.unix_stream import UnixStream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
@@ -198,8 +199,7 @@ class _Exchange:
         if not data:
             return
         try:
-            with anyio.fail_after(deadline_s):
-                await self.stream.send(data)
+            await _sent(self.stream, data, deadline_s)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             # The node may have answered before it stopped reading (413): the answer tells more than the break.
             return
@@ -253,8 +253,7 @@ class _Exchange:
 
     async def _receive(self, deadline_s: float | None) -> bytes:
         try:
-            with anyio.fail_after(deadline_s):
-                data = await self.stream.receive(_READ_BYTES)
+            data = await _received(self.stream, deadline_s)
         except anyio.EndOfStream:
             return b""
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
@@ -266,3 +265,20 @@ class _Exchange:
 
     def _lost(self, what: str) -> NodeLostError:
         return NodeLostError(f"the node at {self._name} {what}")
+
+
+async def _sent(stream: ByteStream, data: bytes, within_s: float | None) -> None:
+    """TimeoutError when it takes longer. A scope costs more than all else of sending, so a Unix socket goes without."""
+    if isinstance(stream, UnixStream):
+        await stream.send(data, within_s=within_s)
+    else:
+        with anyio.fail_after(within_s):
+            await stream.send(data)
+
+
+async def _received(stream: ByteStream, within_s: float | None) -> bytes:
+    """As `_sent`, for what comes."""
+    if isinstance(stream, UnixStream):
+        return await stream.receive(_READ_BYTES, within_s=within_s)
+    with anyio.fail_after(within_s):
+        return await stream.receive(_READ_BYTES)

@@ -45,9 +45,9 @@ _OUTSIDE = "the sandbox is not open: make it by `create` or `connect`, or use it
 class SandboxOptions(TypedDict, total=False):
     """Options of a new sandbox; what is absent comes from the node, limits from the configuration.
 
-    `image` names what it starts from. `template` is the beginning of a template's key and stands for image and size;
-    limits that contradict it are refused, of a `Limits` those that are not its defaults. `lang` is the default
-    context's language.
+    `image` names what it starts from, by default the language's. `template` is the beginning of a template's key and
+    stands for image and size; limits that contradict it are refused, of a `Limits` those that are not its defaults.
+    `lang` is the default context's language.
     It ends `timeout_s` after it was made, and when nobody asked anything of it for `idle_timeout_s`. `limits` are a
     `mayfly.Limits` or some of its fields, for the whole microVM; `limits.timeout_s` is what one run gets by default.
     `envs` are there for everything in it, `metadata` is yours, `policy` the scan's.

@@ -62,11 +62,11 @@ class _ErrorShape(msgspec.Struct, frozen=True, kw_only=True):
 def ask_frames(op: str, args: Mapping[str, object]) -> Iterator[tuple[int, bytes | Mapping[str, object]]]:
     """The frames that ask for `op`: the arguments inside where they fit, else after."""
     try:
-        text = to_json(args).encode()
+        text, name = to_json(args).encode(), to_json({"op": op}).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{op}: cannot become JSON: {error}") from None
     if len(text) <= _INLINE_MAX_BYTES:
-        yield FrameType.CALL, {"op": op, "args": args}
+        yield FrameType.CALL, b'%s,"args":%s}' % (name[:-1], text)
         return
     yield FrameType.CALL, {"op": op, "args_bytes": len(text)}
     for start in range(0, len(text), PAYLOAD_MAX_BYTES):

@@ -45,7 +45,13 @@ class UsageShape(msgspec.Struct, frozen=True, kw_only=True):
 
     def usage(self) -> Usage:
         """The same as a value of the model."""
-        return msgspec.convert(msgspec.to_builtins(self), Usage)
+        return Usage(
+            wall_ms=self.wall_ms,
+            cpu_ms=self.cpu_ms,
+            mem_peak_bytes=self.mem_peak_bytes,
+            stdout_bytes=self.stdout_bytes,
+            stderr_bytes=self.stderr_bytes,
+        )
 
 
 class _EndShape(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import anyio
 import msgspec
 
-from mayfly.errors import AgentLostError, ProtocolError
-from mayfly.guest.asking import Asker, ask_frames, convert, part_items, refusal
+from mayfly.errors import AgentLostError, FileSystemError, ProtocolError
+from mayfly.guest.asking import Asker, ask_frames, convert, part_items, printable, refusal
 from mayfly.guest.frames import PAYLOAD_MAX_BYTES, FrameType
 from mayfly.sandbox_model import FileEvent, FileInfo, FileKind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 
     from mayfly.guest.frames import Frame
     from mayfly.guest.link import Link
@@ -61,6 +61,16 @@ def _file_of(item: dict[str, Any]) -> FileInfo:
     except msgspec.ValidationError as error:
         raise ProtocolError(f"the agent sent a bad file: {error}") from None
     return msgspec.convert(msgspec.to_builtins(shape), FileInfo)
+
+
+@contextmanager
+def _about(path: str) -> Iterator[None]:
+    """What the file system refuses says of which file."""
+    try:
+        yield
+    except FileSystemError as error:
+        error.message = f"{printable(path)}: {error.message}"
+        raise
 
 
 async def _next(link: Link) -> Frame:
@@ -191,45 +201,53 @@ class GuestFiles(Asker):
 
     async def stat(self, path: str) -> FileInfo:
         """What is there; a link is not followed."""
-        answer, _ = await self._ask("file_stat", {"path": path})
+        with _about(path):
+            answer, _ = await self._ask("file_stat", {"path": path})
         return _file_info(answer)
 
     async def list_dir(self, path: str, *, depth: int = 1) -> list[FileInfo]:
         """What is in the directory, down to `depth` (1 to 64), sorted by path; at most 10,000 entries."""
-        _, items = await self._ask("file_list", {"path": path, "depth": depth}, deadline_s=60.0)
+        with _about(path):
+            _, items = await self._ask("file_list", {"path": path, "depth": depth}, deadline_s=60.0)
         return [_file_of(item) for item in items]
 
     async def make_dir(self, path: str, *, parents: bool = True) -> FileInfo:
         """Makes a directory; with `parents` those above too, and one that is there is no error."""
-        answer, _ = await self._ask("file_mkdir", {"path": path, "parents": parents})
+        with _about(path):
+            answer, _ = await self._ask("file_mkdir", {"path": path, "parents": parents})
         return _file_info(answer)
 
     async def rename(self, path: str, to: str) -> FileInfo:
         """Gives it another name; a file of that name is replaced."""
-        answer, _ = await self._ask("file_rename", {"path": path, "to": to})
+        with _about(f"{path} to {to}"):
+            answer, _ = await self._ask("file_rename", {"path": path, "to": to})
         return _file_info(answer)
 
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         """Removes a file, a link, an empty directory, or with `recursive` all of one."""
-        await self._ask("file_remove", {"path": path, "recursive": recursive}, deadline_s=300.0)
+        with _about(path):
+            await self._ask("file_remove", {"path": path, "recursive": recursive}, deadline_s=300.0)
 
     @asynccontextmanager
     async def read_file(
         self, path: str, *, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The content in pieces. Of what is no regular file FileSystemError, on entering the block."""
-        async with self._link() as link, _read_pieces(link, path, offset, length) as pieces:
-            yield pieces
+        with _about(path):
+            async with self._link() as link, _read_pieces(link, path, offset, length) as pieces:
+                yield pieces
 
     async def write_file(
         self, path: str, chunks: AsyncIterable[bytes], *, mode: int | None = None, append: bool = False
     ) -> FileInfo:
         """Writes the file, and the directories above it where they are missing. After an error part of it is there."""
-        async with self._link() as link:
-            return await _write_pieces(link, path, chunks, mode=mode, append=append)
+        with _about(path):
+            async with self._link() as link:
+                return await _write_pieces(link, path, chunks, mode=mode, append=append)
 
     @asynccontextmanager
     async def watch(self, path: str, *, recursive: bool = False) -> AsyncIterator[AsyncIterator[FileEvent]]:
         """What happens in a directory, or to a file, from when the block is entered."""
-        async with self._link() as link, _watch_events(link, path, recursive=recursive) as events:
-            yield events
+        with _about(path):
+            async with self._link() as link, _watch_events(link, path, recursive=recursive) as events:
+                yield events

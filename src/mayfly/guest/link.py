@@ -70,7 +70,7 @@ class Link:
 
     async def aclose(self) -> None:
         """Closes the connection; the agent then kills what it still runs for it."""
-        await _discard(self._stream)
+        await self._stream.aclose()  # waits for nothing
 
 
 @asynccontextmanager
@@ -136,5 +136,4 @@ async def _handshake(stream: UnixStream, port: int) -> bytes:
 
 async def _discard(stream: UnixStream | None) -> None:
     if stream is not None:
-        with anyio.CancelScope(shield=True):
-            await stream.aclose()  # waits for nothing
+        await stream.aclose()

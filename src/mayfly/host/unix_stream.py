@@ -1,12 +1,13 @@
 """A connected Unix socket as a stream of bytes, for connections of which many are made and little is said on each.
 
-As `anyio.connect_unix` gives them, and cheaper: what is there is read without a turn of the loop before, and waiting
-goes by descriptor. (Asked to watch a socket, the loop first looks it up and raises an error whose message asks the
-kernel for both of its addresses.)
+As `anyio.connect_unix` gives them, and cheaper: what is there is read without a turn of the loop before, waiting is one
+future with a timer at most, and closing gives no turn away. Waiting goes by descriptor: asked to watch a socket, the
+loop first looks it up and raises an error whose message asks the kernel for both of its addresses.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,16 @@ class UnixStream(ByteStream):
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._closed = False
+        self._receiving: asyncio.Future[None] | None = None
+        self._sending: asyncio.Future[None] | None = None
         self.refused = False
         """Whether the other side was closed before it had read all that was sent."""
 
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        """What has come, one byte at least. EndOfStream, BrokenResourceError, ClosedResourceError."""
+    async def receive(self, max_bytes: int = 65536, *, within_s: float | None = None) -> bytes:
+        """What has come, one byte at least. EndOfStream, BrokenResourceError, ClosedResourceError.
+
+        TimeoutError when nothing comes `within_s`.
+        """
         await anyio.lowlevel.checkpoint_if_cancelled()
         waited = False
         while True:
@@ -49,7 +55,7 @@ class UnixStream(ByteStream):
                 data = self._socket.recv(max_bytes)
             except BlockingIOError:
                 waited = True
-                await anyio.wait_readable(self._socket.fileno())
+                await self._readable(within_s)
             except OSError as error:
                 self.refused |= isinstance(error, ConnectionResetError)
                 raise self._failure() from error
@@ -60,8 +66,11 @@ class UnixStream(ByteStream):
                     raise anyio.EndOfStream
                 return data
 
-    async def send(self, item: bytes) -> None:
-        """All of it. BrokenResourceError where the other side reads no more, ClosedResourceError."""
+    async def send(self, item: bytes, *, within_s: float | None = None) -> None:
+        """All of it. BrokenResourceError where the other side reads no more, ClosedResourceError.
+
+        TimeoutError when the other side takes nothing of it `within_s`.
+        """
         await anyio.lowlevel.checkpoint_if_cancelled()
         waited = False
         view = memoryview(item)
@@ -70,7 +79,7 @@ class UnixStream(ByteStream):
                 sent = self._socket.send(view)
             except BlockingIOError:
                 waited = True
-                await anyio.wait_writable(self._socket.fileno())
+                await self._writable(within_s)
             except OSError as error:
                 self.refused |= len(view) == len(item)
                 raise self._failure() from error
@@ -104,14 +113,65 @@ class UnixStream(ByteStream):
 
     async def aclose(self) -> None:
         """Close it; tasks that wait on it get ClosedResourceError. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            anyio.notify_closing(self._socket.fileno())
-            self._socket.close()
-        await anyio.lowlevel.checkpoint()
+        if self._closed:
+            return
+        self._closed = True
+        loop, fd = asyncio.get_running_loop(), self._socket.fileno()
+        for waiting, forget in ((self._receiving, loop.remove_reader), (self._sending, loop.remove_writer)):
+            if waiting is not None:
+                forget(fd)
+                _fail(waiting, anyio.ClosedResourceError())
+        self._socket.close()
+
+    async def _readable(self, within_s: float | None) -> None:
+        if self._receiving is not None:
+            raise anyio.BusyResourceError("reading from")
+        loop, fd = asyncio.get_running_loop(), self._socket.fileno()
+        self._receiving = ready = loop.create_future()
+        loop.add_reader(fd, _wake, ready)
+        try:
+            await _until(ready, within_s)
+        finally:
+            self._receiving = None
+            if not self._closed:
+                loop.remove_reader(fd)
+
+    async def _writable(self, within_s: float | None) -> None:
+        if self._sending is not None:
+            raise anyio.BusyResourceError("writing to")
+        loop, fd = asyncio.get_running_loop(), self._socket.fileno()
+        self._sending = ready = loop.create_future()
+        loop.add_writer(fd, _wake, ready)
+        try:
+            await _until(ready, within_s)
+        finally:
+            self._sending = None
+            if not self._closed:
+                loop.remove_writer(fd)
 
     def _failure(self) -> Exception:
         return anyio.ClosedResourceError() if self._closed else anyio.BrokenResourceError()
+
+
+async def _until(ready: asyncio.Future[None], within_s: float | None) -> None:
+    if within_s is None:
+        await ready
+        return
+    timer = ready.get_loop().call_later(within_s, _fail, ready, TimeoutError())
+    try:
+        await ready
+    finally:
+        timer.cancel()
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _fail(waiting: asyncio.Future[None], error: Exception) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
 
 
 async def connect(name: str | Path) -> UnixStream:

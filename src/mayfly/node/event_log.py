@@ -19,7 +19,8 @@ class EventLog:
         self.bytes = 0
         """Of all that was appended."""
         self._lines: list[bytes] = []
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """Set at the next change; there is one only while somebody waits for it."""
         self._closed = False
 
     def __len__(self) -> int:
@@ -45,8 +46,11 @@ class EventLog:
             elif self._closed:
                 return
             else:
+                if self._changed is None:
+                    self._changed = anyio.Event()
                 await self._changed.wait()
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from mayfly.errors import InvalidRequestError
-from mayfly.model import Limits
+from mayfly.model import Limits, image_for
 
 if TYPE_CHECKING:
     from mayfly.pool.templates import TemplateInfo
@@ -42,7 +42,7 @@ async def machine_wish(request: CreateSandbox, templates: TemplateIndex | None) 
     given = msgspec.structs.asdict(request.limits)
     limits = Limits(**{name: value for name, value in given.items() if value is not msgspec.UNSET})
     if request.template is None:
-        return MachineWish(image=request.image or "python", limits=limits)
+        return MachineWish(image=image_for(request.lang, request.image), limits=limits)
     if templates is None:
         raise InvalidRequestError(
             f"there is no template {request.template}: this node's machines do not come from templates",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
+import anyio.lowlevel
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -107,6 +108,7 @@ class _Handlers:
         sandbox = sandbox_of(request, self._node)
         streamed = wants_stream(request)
         run = sandboxes_of(self._node).runs.start(sandbox, await body_of(request, RunCode))
+        await anyio.lowlevel.checkpoint()  # the guest is asked first; what the answer needs is made meanwhile
         if streamed:
             return _stream(run, 0)
 

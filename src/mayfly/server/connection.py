@@ -50,6 +50,12 @@ class Connection(H11Protocol):
         else:
             self._unwatch_head()
 
+    def on_response_complete(self) -> None:
+        """The client has its answer before the connection is got ready for another request."""
+        if self._lingering is not None:
+            self._lingering.flush()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """No timer outlives the connection."""
         self._unwatch_head()

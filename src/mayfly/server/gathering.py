@@ -30,15 +30,21 @@ class GatheringTransport(asyncio.Transport):
         if not data:
             return
         if not self._gathered:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._gathered.append(bytes(data))
         self._bytes += len(data)
         if self._bytes >= _AT_ONCE_BYTES:
-            self._flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written now: nothing will follow it soon."""
+        gathered, self._gathered, self._bytes = self._gathered, [], 0
+        if gathered:
+            self._inner.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def close(self) -> None:
         """Close it when all that was written has been sent."""
-        self._flush()
+        self.flush()
         self._inner.close()
 
     def abort(self) -> None:
@@ -56,7 +62,7 @@ class GatheringTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Another protocol takes over."""
-        self._flush()
+        self.flush()
         self._inner.set_protocol(protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -81,7 +87,7 @@ class GatheringTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """Nothing more will be written."""
-        self._flush()
+        self.flush()
         self._inner.write_eof()
 
     def get_write_buffer_size(self) -> int:
@@ -91,8 +97,3 @@ class GatheringTransport(asyncio.Transport):
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """When the protocol is told to pause."""
         self._inner.set_write_buffer_limits(high, low)
-
-    def _flush(self) -> None:
-        gathered, self._gathered, self._bytes = self._gathered, [], 0
-        if gathered:
-            self._inner.write(gathered[0] if len(gathered) == 1 else b"".join(gathered))

@@ -47,13 +47,15 @@ class LineStream:
         self._lock = anyio.Lock(fast_acquire=True)
         self._started = False
         self._said = 0.0
+        self._sends = False
+        """Since `_said`, and the client has not taken all of it."""
         self._ended = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it; MayflyError when `produce` failed before anything was sent."""
         del scope
         try:
-            await until_disconnect(receive, lambda: self._send_all(send))
+            await _until_disconnect(receive, lambda tasks: self._send_all(send, tasks), watch_after_s=_BRIEF_S)
         except MayflyError as error:
             if not self._started:
                 raise
@@ -61,25 +63,28 @@ class LineStream:
         except TimeoutError:
             _log.warning("client takes nothing, dropped")
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, tasks: TaskGroup) -> None:
         async def write(data: bytes) -> None:
             async with self._lock:
                 await self._write(send, data)
 
-        with single_error():
-            async with anyio.create_task_group() as tasks:
-                with _later(tasks, _SILENCE_S, self._beat, write):
-                    last = await self._produce(write)
-                    async with self._lock:
-                        await self._write(send, last or b"", end=True)
+        with _later(tasks, min(_SILENCE_S, _STALL_S), self._tend, write):
+            last = await self._produce(write)
+            async with self._lock:
+                await self._write(send, last or b"", end=True)
 
-    async def _beat(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _tend(self, write: Callable[[bytes], Awaitable[None]]) -> None:
+        """Breaks silences; TimeoutError when the client takes nothing. Started late: a short stream does without."""
         while True:
-            left_s = self._said + _SILENCE_S - anyio.current_time() if self._started else _SILENCE_S
+            patience_s = _STALL_S if self._sends else _SILENCE_S
+            left_s = self._said + patience_s - anyio.current_time() if self._started else patience_s
             if left_s > 0:
-                await anyio.sleep(left_s)
+                await anyio.sleep(min(left_s, _SILENCE_S))
+            elif self._sends:
+                raise TimeoutError
             elif self._started:
-                await write(b"\n")
+                with anyio.fail_after(_STALL_S):
+                    await write(b"\n")
 
     async def _write(self, send: Send, data: bytes, *, end: bool = False) -> None:
         if self._ended:
@@ -89,10 +94,12 @@ class LineStream:
         for start in range(0, max(len(view), end), _SLICE_BYTES):
             part = bytes(view[start : start + _SLICE_BYTES])
             more = not end or start + _SLICE_BYTES < len(view)
-            head = [] if self._started else [_HEAD]
-            self._started = True
-            await _timely(send, *head, {"type": "http.response.body", "body": part, "more_body": more})
-        self._said = anyio.current_time()
+            self._said, self._sends = anyio.current_time(), True
+            if not self._started:
+                self._started = True
+                await send(_HEAD)
+            await send({"type": "http.response.body", "body": part, "more_body": more})
+            self._said, self._sends = anyio.current_time(), False
 
 
 async def until_disconnect(receive: Receive, work: Callable[[], Awaitable[None]], *, at_once: bool = False) -> bool:
@@ -100,6 +107,13 @@ async def until_disconnect(receive: Receive, work: Callable[[], Awaitable[None]]
 
     What takes less than 20 ms is done in any case, unless the client is to be watched `at_once`.
     """
+    return await _until_disconnect(receive, lambda _: work(), watch_after_s=0 if at_once else _BRIEF_S)
+
+
+async def _until_disconnect(
+    receive: Receive, work: Callable[[TaskGroup], Awaitable[None]], *, watch_after_s: float
+) -> bool:
+    """`until_disconnect` for work that has tasks beside it, in a group that ends with it."""
     done = False
 
     async def watch(scope: anyio.CancelScope) -> None:
@@ -109,8 +123,8 @@ async def until_disconnect(receive: Receive, work: Callable[[], Awaitable[None]]
 
     with single_error():
         async with anyio.create_task_group() as tasks:
-            with _later(tasks, 0 if at_once else _BRIEF_S, watch, tasks.cancel_scope):
-                await work()
+            with _later(tasks, watch_after_s, watch, tasks.cancel_scope):
+                await work(tasks)
                 done = True
     return done
 
@@ -134,9 +148,3 @@ def _later(
         timer.cancel()
     if begun:
         tasks.cancel_scope.cancel()
-
-
-async def _timely(send: Send, *messages: dict[str, object]) -> None:
-    with anyio.fail_after(_STALL_S):
-        for message in messages:
-            await send(message)
