@@ -82,13 +82,13 @@ class CodeRun:
         """Whether the context should not be listened to for now."""
         return not self.gone and self._connection.congested
 
-    def begin(self) -> None:
-        """The context is about to be told: its time runs."""
+    def begin(self, cpu_us: int) -> None:
+        """The context is about to be told: its time runs. `cpu_us`: what it has used of processors before."""
+        self._cpu_base_us = cpu_us
         self._started_at = time.monotonic()
 
-    def started(self, pid: int, cpu_us: int) -> None:
-        """The context has been told. CPU time counts from `cpu_us`, which leaves out some microseconds since then."""
-        self._cpu_base_us = cpu_us
+    def started(self, pid: int) -> None:
+        """The context has been told."""
         self._connection.send(FrameType.STARTED, {"nonce": self.nonce, "pid": pid})
 
     def output(self, stream: str, data: bytes) -> None:

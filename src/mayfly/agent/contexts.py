@@ -198,9 +198,9 @@ class Context:
                 run.fail(error.code, error.message)
                 continue
             self.state, self.current = "busy", run
-            run.begin()
-            self._channel.write(order)  # first, so that the interpreter works while the rest is done
-            run.started(self._child.pid, self._child.enclosure.cpu_us())
+            run.begin(self._child.enclosure.cpu_us())
+            self._channel.write(order)  # the interpreter works while the host is told
+            run.started(self._child.pid)
             for output in self._outputs:
                 output.flush()
             if run.timeout_s is not None:
