@@ -43,7 +43,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """First of the user ids that VMMs get, each its own."""
     uid_count: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 4096
     pool_loaded: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 2
-    """Clones of each wanted size that wait restored, not yet running, some 7 MiB each; cut to half of the node's memory."""
+    """Clones of each wanted size that wait restored, not yet running, 7 MiB each; cut to half of the node's memory."""
     pool_primed: Annotated[int, msgspec.Meta(ge=0, le=256)] = 1
     """Clones of each wanted size that wait running and greeted; cut to half of the node's memory."""
     templates_mib: Annotated[int, msgspec.Meta(ge=0, le=1_048_576)] = 4096
