@@ -234,6 +234,16 @@ def program() -> type[Program]:
     return Program
 
 
+def _end_sandboxes(namespace: dict[str, Any]) -> None:
+    """What a document that failed half-way has left: other tests count machines."""
+    from mayfly import Sandbox
+
+    for value in namespace.values():
+        if isinstance(value, Sandbox):
+            with contextlib.suppress(MayflyError):
+                value.kill()
+
+
 @pytest.fixture
 def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], int]:
     """Runs the Python of a document, block by block in one namespace, and compares what each prints with the text
@@ -247,8 +257,12 @@ def run_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path]
             if lang != "python":
                 continue
             said = io.StringIO()
-            with contextlib.redirect_stdout(said):
-                exec(compile(code, str(page), "exec"), namespace)  # noqa: S102 - our own documents
+            try:
+                with contextlib.redirect_stdout(said):
+                    exec(compile(code, str(page), "exec"), namespace)  # noqa: S102 - our own documents
+            except BaseException:
+                _end_sandboxes(namespace)
+                raise
             if next_lang == "text":
                 # What one print ends with is not seen in a document.
                 assert said.getvalue().rstrip("\n") == printed.rstrip("\n"), code

@@ -223,5 +223,6 @@ def test_an_analysis_as_in_a_notebook_gives_a_picture(sandbox: Sandbox, tmp_path
 
 
 @pytest.mark.usefixtures("data_image")
-def test_the_tutorial_runs_as_it_is_printed(run_page: Callable[[Path], int]) -> None:
+def test_the_tutorial_runs_as_it_is_printed(run_page: Callable[[Path], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAYFLY_LIMITS_TIMEOUT_S", "240")  # a first picture takes half a minute of a slow emulated host
     assert run_page(ROOT / "docs" / "tutorial.md") > 12
